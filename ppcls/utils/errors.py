@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Expected failures: each is one line that says where, what and what to do instead, with its exit code."""
+
+from __future__ import annotations
+
+
+class PpclsError(Exception):
+    """A failure that the person at the keyboard can mend; tools print it as one line."""
+
+    exit_code = 1
+
+
+class ConfigError(PpclsError):
+    """A configuration or command line that cannot be obeyed; lists every problem found, one a line."""
+
+    exit_code = 2
+
+    def __init__(self, problems: str | list[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class DataError(PpclsError):
+    """A data set, list file, label or image that cannot be used."""
+
+    exit_code = 3
+
+
+class NumericsError(PpclsError, FloatingPointError):
+    """A loss or weight that is not finite."""
+
+    exit_code = 4
+
+
+class StorageError(PpclsError):
+    """A file or directory that cannot be written, or a stored file that does not verify."""
+
+    exit_code = 5
+
+
+class PeerError(PpclsError):
+    """Another process of a distributed run failed."""
+
+    exit_code = 6
+
+
+class ParityError(PpclsError):
+    """An exported model that does not give the answers of the trained one."""
+
+    exit_code = 7

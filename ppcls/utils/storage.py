@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Directories that appear whole or not at all, and that are trusted only while they verify."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ppcls.utils.errors import StorageError
+
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def published(final: str | os.PathLike) -> Iterator[Path]:
+    """Give a directory to fill; at the end of the block it appears as ``final``, complete, in one rename.
+
+    Every file is flushed to disk before ``manifest.json`` (sizes and sha256) is written, and the
+    manifest before the rename. A ``final`` that exists already is replaced only then. When the
+    block raises, ``final`` stays as it was.
+
+    Raises:
+        StorageError: the directory cannot be written.
+    """
+    final = Path(final)
+    partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        yield partial
+        _seal(partial)
+        _replace_directory(partial, final)
+    except OSError as error:
+        raise StorageError(f"{final}: cannot be written ({error.strerror or error}); nothing was changed") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def verify(directory: str | os.PathLike) -> dict:
+    """Return the manifest of a published directory after checking every file's size and sha256.
+
+    Raises:
+        StorageError: there is no manifest, or a file is missing, cut off or altered; names the file.
+    """
+    directory = Path(directory)
+    try:
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        files = dict(manifest["files"])
+        expected = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
+    except FileNotFoundError:
+        raise StorageError(f"{directory}: not complete, it has no {MANIFEST}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StorageError(f"{directory / MANIFEST}: cannot be read ({error})") from error
+    for name, (size, digest) in expected.items():
+        path = directory / name
+        if os.sep in name or not path.is_file() or path.is_symlink():
+            raise StorageError(f"{path}: missing, though the manifest lists it")
+        if path.stat().st_size != size:
+            raise StorageError(f"{path}: cut off or altered, {path.stat().st_size} bytes instead of {size}")
+        if sha256(path) != digest:
+            raise StorageError(f"{path}: altered, its sha256 is not the one in the manifest")
+    return manifest
+
+
+def sha256(path: str | os.PathLike) -> str:
+    """Return the sha256 of a file as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def ensure_writable(directory: str | os.PathLike) -> Path:
+    """Create a directory if need be and prove that a file can be written there.
+
+    Raises:
+        StorageError: it cannot be created or written; says why.
+    """
+    directory = Path(directory)
+    probe = directory / f".write-probe-{os.getpid()}"
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or error
+        raise StorageError(f"{directory}: cannot be written ({reason}); choose another directory") from error
+    return directory
+
+
+def _seal(directory: Path) -> None:
+    entries = {}
+    for path in sorted(directory.iterdir()):
+        _sync(path)
+        entries[path.name] = {"size": path.stat().st_size, "sha256": sha256(path)}
+    manifest = directory / MANIFEST
+    manifest.write_text(json.dumps({"files": entries}, indent=1), encoding="utf-8")
+    _sync(manifest)
+    _sync(directory)
+
+
+def _replace_directory(partial: Path, final: Path) -> None:
+    # A directory cannot be renamed over a full one, so the old one steps aside for the instant between two renames.
+    old = final.with_name(f".{final.name}.old-{os.getpid()}")
+    if final.exists():
+        os.replace(final, old)
+    os.replace(partial, final)
+    _sync(final.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
