@@ -101,6 +101,7 @@ class Call:
         return self.target.__name__
 
     def __call__(self, **runtime: Any) -> Any:
+        """Build the part, adding the arguments that only the run knows."""
         return self.target(**{key: _built(value) for key, value in self.kwargs.items()}, **runtime)
 
 

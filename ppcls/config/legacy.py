@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys that PaddleClas accepts and never uses: a warning says so, and the run goes on without them."""
+
+from __future__ import annotations
+
+_REASONS = {
+    ("AdamW", "clip_grad"): "PaddleClas never clips by this key and neither do we; write clip_norm to clip",
+    ("AdamWDL", "clip_grad"): "PaddleClas never clips by this key and neither do we; write clip_norm to clip",
+    ("*", "step_each_epoch"): "has no effect; the number of steps comes from the data set",
+    ("MultiStepDecay", "verbose"): "has no effect; the log has the learning rate of every line",
+    ("GlobalSettings", "class_num"): "has no effect; write Arch.class_num",
+    ("GlobalSettings", "image_channel"): "has no effect; write Global.image_shape",
+    ("GlobalSettings", "is_distributed"): "has no effect; the launcher decides how many processes there are",
+    ("GlobalSettings", "distributed"): "has no effect; the launcher decides how many processes there are",
+    ("RunConfig", "load_static_weights"): "has no effect; weight files are recognized by their content",
+}
+
+UNSUPPORTED_SECTIONS = {
+    "Slim": "pruning and quantization",
+    "SSL": "semi-supervised training",
+    "UnLabelLoss": "semi-supervised training",
+    "MLDecoder": "the multi-label decoder head",
+    "IndexProcess": "building a retrieval index",
+    "DistributedStrategy": "hybrid parallel strategies",
+    "profiler_options": "profiling from a file",
+}
+
+
+def reason(owner: str, key: str) -> str | None:
+    """Why a key of ``owner`` (a callable's name) has no effect, or ``None`` when it is simply unknown."""
+    return _REASONS.get((owner, key)) or _REASONS.get(("*", key))

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A checked configuration as YAML again: every default filled in and, on request, where each value comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Any
+
+import yaml
+
+from ppcls.config.annotation import parameters_of
+from ppcls.config.registry import Call
+
+
+def resolved_text(call: Call, origins: bool = False) -> str:
+    """The whole configuration as YAML; with ``origins`` each value is followed by ``# file:line`` or ``# default``."""
+    lines = list(_mapping(call, 0))
+    width = min(max(len("  " * indent + text) for indent, text, _ in lines), 78)
+    shown = []
+    for indent, text, origin in lines:
+        line = "  " * indent + text
+        shown.append(f"{line:<{width}}  # {origin}" if origins and origin else line)
+    return "\n".join(shown) + "\n"
+
+
+def _mapping(call: Call, indent: int) -> Iterator[tuple[int, str, str]]:
+    for key, value, origin in _entries(call):
+        yield from _entry(f"{key}:", value, origin, indent)
+
+
+def _entries(call: Call) -> Iterator[tuple[str, Any, str]]:
+    """Key, value and origin of everything in one block, given or default."""
+    if call.inline:
+        named = call.kwargs[call.inline]
+        yield "name", named.name, named.where
+        yield from _entries(named)
+    for key, parameter in parameters_of(call.target).items():
+        if key in call.kwargs and key != call.inline:
+            yield key, call.kwargs[key], call.origins.get(key, call.where)
+        elif key not in call.runtime and key != call.inline and parameter.default is not parameter.empty:
+            yield key, _default(parameter.default), "default"
+
+
+def _default(value: Any) -> Any:
+    return Call(type(value), where="default") if is_dataclass(value) else value
+
+
+def _entry(head: str, value: Any, origin: str, indent: int) -> Iterator[tuple[int, str, str]]:
+    if isinstance(value, Call):
+        yield indent, head, ""
+        if not value.inline and not is_dataclass(value.target):
+            yield indent + 1, f"name: {value.name}", value.where
+        yield from _mapping(value, indent + 1)
+    elif isinstance(value, (list, tuple)) and any(isinstance(item, Call) for item in value):
+        yield indent, head, ""
+        for item in value:
+            yield from _item(item, indent + 1)
+    else:
+        yield indent, f"{head} {_scalar(value)}", origin
+
+
+def _item(call: Call, indent: int) -> Iterator[tuple[int, str, str]]:
+    named = call.kwargs[call.inline] if call.inline else call
+    entries = [entry for entry in _entries(call) if not (call.inline and entry[0] == "name")]
+    yield indent, f"- {named.name}:" if entries else f"- {named.name}: {{}}", named.where
+    for key, value, origin in entries:
+        yield from _entry(f"{key}:", value, origin, indent + 2)
+
+
+def _scalar(value: Any) -> str:
+    text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,283 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The typed shape of one experiment: what each section may say. The constructors here are the only schema."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from ppcls.config.annotation import Within
+from ppcls.config.registry import (
+    ARCHS,
+    DATASETS,
+    LOSSES,
+    METRICS,
+    OPTIMIZERS,
+    POSTPROCESSES,
+    SAMPLERS,
+    SCHEDULES,
+    TRANSFORMS,
+    Block,
+    Call,
+)
+
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class GlobalSettings:
+    """The run as a whole.
+
+    Args:
+        output_dir: where checkpoints, logs and the resolved configuration go.
+        device: any device that Paddle lists: ``cpu``, ``gpu``, ``gpu:1``, ``xpu``, ``npu``, ``iluvatar_gpu``, ...
+        epochs: passes over the training set.
+        seed: everything random follows from it; the same seed gives the same run.
+        pretrained_model: weights to start from, evaluate or export: a checkpoint directory, a path with or
+            without its ending, or a URL.
+        checkpoints: the checkpoint to continue from; ``auto`` means the newest in ``output_dir``, or a fresh
+            start when there is none.
+        save_interval: keep a checkpoint every so many epochs; the newest two are always kept. 0: only those.
+        eval_during_train: evaluate while training, and keep the best weights in ``best_model``.
+        eval_interval: epochs between evaluations.
+        start_eval_epoch: no evaluation before this epoch.
+        print_batch_step: batches between log lines.
+        use_visualdl: write scalars for VisualDL to ``output_dir/vdl``.
+        log_ranks: the processes that log, such as ``"0,1"``.
+        update_freq: batches whose gradients are averaged into one update.
+        iter_per_epoch: batches that count as an epoch, instead of the whole training set.
+        image_shape: channels, height and width of the exported model's input.
+        save_inference_dir: where the exported model goes.
+        print_mem_info: show the memory in use in each log line.
+        train_mode: how loss and output come from a batch; null is plain classification.
+        eval_mode: how a model is evaluated.
+        imports: Python modules to import first; what they register can be named in this file.
+        to_static: not supported on.
+        use_dali: not supported on.
+        use_multilabel: not supported on.
+        uniform_output_enabled: not supported on.
+    """
+
+    output_dir: str = "./output"
+    device: str = "cpu"
+    epochs: Annotated[int, Within(1)] = 1
+    seed: Annotated[int, Within(0, MAX_SEED)] = 0
+    pretrained_model: str | None = None
+    checkpoints: str | None = None
+    save_interval: Annotated[int, Within(0)] = 1
+    eval_during_train: bool = True
+    eval_interval: Annotated[int, Within(1)] = 1
+    start_eval_epoch: Annotated[int, Within(0)] = 0
+    print_batch_step: Annotated[int, Within(1)] = 10
+    use_visualdl: bool = False
+    log_ranks: str = "0"
+    update_freq: Annotated[int, Within(1)] = 1
+    iter_per_epoch: Annotated[int, Within(1)] | None = None
+    image_shape: tuple[Annotated[int, Within(1)], Annotated[int, Within(1)], Annotated[int, Within(1)]] = (3, 224, 224)
+    save_inference_dir: str = "./inference"
+    print_mem_info: bool = False
+    train_mode: Literal[None] = None
+    eval_mode: Literal["classification"] = "classification"
+    imports: list[str] | None = None
+    to_static: Literal[False] = False
+    use_dali: Literal[False] = False
+    use_multilabel: Literal[False] = False
+    uniform_output_enabled: Literal[False] = False
+
+
+@dataclass(frozen=True)
+class ArchSettings:
+    """The architecture; its own parameters stand in the same block.
+
+    Args:
+        model: the architecture that the block names.
+        use_sync_bn: share batch statistics between processes.
+        infer_add_softmax: the exported model ends in softmax, so it answers with probabilities.
+    """
+
+    model: Annotated[Call, Block(ARCHS, inline=True)]
+    use_sync_bn: bool = False
+    infer_add_softmax: bool = True
+
+
+@dataclass(frozen=True)
+class LossItem:
+    """One loss; its own parameters stand in the same block.
+
+    Args:
+        loss: the loss that the block names.
+        weight: what it is multiplied with in the sum.
+    """
+
+    loss: Annotated[Call, Block(LOSSES, inline=True)]
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """What is minimized in training and reported in evaluation."""
+
+    Train: list[LossItem]
+    Eval: list[LossItem] | None = None
+
+
+@dataclass(frozen=True)
+class RegularizerSettings:
+    """Weight decay through the gradient (L2) or by its sign (L1)."""
+
+    name: Literal["L1", "L2"]
+    coeff: Annotated[float, Within(0)]
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """The optimizer; its own parameters stand in the same block.
+
+    Args:
+        optimizer: the optimizer that the block names.
+        lr: the schedule of the learning rate, or the rate itself.
+        regularizer: weight decay; it takes the place of a ``weight_decay`` beside it.
+        clip_norm: each gradient tensor is scaled down to at most this norm, by itself.
+        clip_global_norm: all gradients together are scaled down to at most this norm.
+        no_weight_decay_name: words, separated by spaces; parameters with one in their name are not decayed.
+        one_dim_param_no_weight_decay: parameters of one dimension (biases, norms) are not decayed.
+        scope: the part of the model that it trains; only the whole is supported.
+    """
+
+    optimizer: Annotated[
+        Call,
+        Block(
+            OPTIMIZERS,
+            inline=True,
+            runtime=("parameters", "learning_rate", "grad_clip", "name", "apply_decay_param_fun", "lr_ratio"),
+        ),
+    ]
+    lr: Annotated[Call, Block(SCHEDULES, runtime=("epochs", "step_each_epoch"), default="Constant")] | float = 0.001
+    regularizer: RegularizerSettings | None = None
+    clip_norm: Annotated[float, Within(0)] | None = None
+    clip_global_norm: Annotated[float, Within(0)] | None = None
+    no_weight_decay_name: str | None = None
+    one_dim_param_no_weight_decay: bool = False
+    scope: Literal["all"] = "all"
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How a data set is read.
+
+    Args:
+        num_workers: processes that read and transform images; 0 does it in the training process.
+        use_shared_memory: hand batches over in shared memory.
+    """
+
+    num_workers: Annotated[int, Within(0)] = 4
+    use_shared_memory: bool = True
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """A data set, the order in which it is read, and by how many processes."""
+
+    dataset: Annotated[Call, Block(DATASETS)]
+    sampler: Annotated[
+        Call,
+        Block(
+            SAMPLERS,
+            runtime=("num_samples", "rank", "num_replicas", "seed", "pad"),
+            default="DistributedBatchSampler",
+        ),
+    ]
+    loader: WorkerSettings = WorkerSettings()
+
+
+@dataclass(frozen=True)
+class DataLoaderSettings:
+    """Where images come from."""
+
+    Train: LoaderSettings | None = None
+    Eval: LoaderSettings | None = None
+
+
+@dataclass(frozen=True)
+class MetricSettings:
+    """What is measured; the first figure of ``Eval`` decides which weights are best."""
+
+    Train: Annotated[list[Call], METRICS] | None = None
+    Eval: Annotated[list[Call], METRICS] | None = None
+
+
+@dataclass(frozen=True)
+class InferSettings:
+    """Answers for single images.
+
+    Args:
+        transforms: what happens to an image before the model sees it.
+        PostProcess: what happens to the model's output.
+        infer_imgs: an image, or a folder of images.
+        infer_list: a text file with one image path a line, relative to ``infer_imgs``.
+        batch_size: images answered at once.
+        save_dir: also write the answers to this JSON file.
+    """
+
+    transforms: Annotated[list[Call], TRANSFORMS]
+    PostProcess: Annotated[Call, POSTPROCESSES]
+    infer_imgs: str | None = None
+    infer_list: str | None = None
+    batch_size: Annotated[int, Within(1)] = 1
+    save_dir: str | None = None
+
+
+@dataclass(frozen=True)
+class AMPSettings:
+    """Mixed precision; the section's presence turns it on.
+
+    Args:
+        use_amp: false turns it off again.
+        level: O1 runs chosen operators in the small type, O2 nearly all.
+        dtype: the small type.
+        scale_loss: the loss is multiplied with this so that small gradients survive float16.
+        use_dynamic_loss_scaling: adapt the scale while training.
+        use_fp16_test: evaluate in the small type too.
+        use_promote: O2: an operator runs in the widest type of its inputs.
+    """
+
+    use_amp: bool = True
+    level: Literal["O1", "O2"] = "O1"
+    dtype: Literal["float16", "bfloat16"] = "float16"
+    scale_loss: Annotated[float, Within(1)] = 1.0
+    use_dynamic_loss_scaling: bool = False
+    use_fp16_test: bool = False
+    use_promote: bool = False
+
+
+@dataclass(frozen=True)
+class EMASettings:
+    """A moving average of the weights; the section's presence turns it on.
+
+    Args:
+        decay: the share of the old average that each update keeps.
+    """
+
+    decay: Annotated[float, Within(0, 1)] = 0.9999
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One experiment, checked and frozen; its fields are the sections of the YAML file.
+
+    Attributes:
+        call: the same as a tree of calls that remembers where each value stands.
+        warnings: what the file says that has no effect.
+    """
+
+    Global: GlobalSettings
+    Arch: ArchSettings
+    Loss: LossSettings | None = None
+    Optimizer: OptimizerSettings | None = None
+    DataLoader: DataLoaderSettings = DataLoaderSettings()
+    Metric: MetricSettings = MetricSettings()
+    Infer: InferSettings | None = None
+    AMP: AMPSettings | None = None
+    EMA: EMASettings | None = None
+    call: Call = field(init=False, repr=False, compare=False)
+    warnings: tuple[str, ...] = field(init=False, repr=False, compare=False, default=())
