@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A weighted sum of losses, as the `Loss` section lists them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import paddle
+from paddle import Tensor
+
+from ppcls.config.registry import LOSSES, Block, Call
+
+
+@dataclass(frozen=True)
+class LossItem:
+    """One entry of a YAML list of losses: a loss, with its weight among the loss's own keys.
+
+    Args:
+        loss: the loss.
+        weight: factor of this loss in the sum.
+
+    YAML::
+
+        - CELoss: {weight: 1.0, epsilon: 0.1}
+    """
+
+    loss: Annotated[Call, Block(LOSSES, inline=True)]
+    weight: float = 1.0
+
+
+class CombinedLoss(paddle.nn.Layer):
+    """The weighted sum of several losses and what each contributes to it.
+
+    Args:
+        losses: each loss, a Layer, after its weight.
+
+    Raises:
+        ValueError: there is no loss.
+    """
+
+    def __init__(self, losses: Sequence[tuple[float, paddle.nn.Layer]]) -> None:
+        super().__init__()
+        if not losses:
+            raise ValueError("the list of losses is empty; give at least one, such as - CELoss: {weight: 1.0}")
+        self.weights = [weight for weight, _ in losses]
+        self.losses = paddle.nn.LayerList([loss for _, loss in losses])
+
+    def forward(self, output: Any, labels: Tensor) -> dict[str, Tensor]:
+        """Every weighted part under its own name, and their sum under ``loss``; all scalars.
+
+        A name that comes a second time gets the suffix ``_2``, so that no part is lost.
+
+        Raises:
+            ValueError: a part has more than one value (``reduction: none``).
+        """
+        parts: dict[str, Tensor] = {}
+        for weight, loss in zip(self.weights, self.losses):
+            for name, value in loss(output, labels).items():
+                if value.size != 1:
+                    raise ValueError(f"{name} has shape {value.shape}, not one value; use reduction: mean or sum")
+                # PaddleClas: the weight of a single loss is ignored; here every weight counts.
+                parts[_unused(name, parts)] = value * weight
+        return {**parts, "loss": paddle.add_n(list(parts.values()))}
+
+
+def build_loss(items: Sequence[LossItem]) -> CombinedLoss:
+    """The sum that a YAML list of losses describes.
+
+    Raises:
+        ValueError: the list is empty, or a loss refuses its arguments.
+    """
+    return CombinedLoss([(item.weight, item.loss()) for item in items])
+
+
+def _unused(name: str, taken: dict[str, Tensor]) -> str:
+    """``name``, or with the first suffix ``_2``, ``_3``, ... that is free; ``loss`` is kept for the sum."""
+    candidate, number = name, 1
+    while candidate in taken or candidate == "loss":
+        number += 1
+        candidate = f"{name}_{number}"
+    return candidate
