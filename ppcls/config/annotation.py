@@ -97,7 +97,8 @@ def _subscript(tree: ast.Subscript, scope: dict[str, Any]) -> Any:
     if base is Literal:
         return Literal[tuple(ast.literal_eval(item) for item in items)]
     if base is Annotated:
-        return Annotated[(_type_of(items[0], scope), *(_mark_of(item, scope) for item in items[1:]))]
+        marked = (_type_of(items[0], scope), *(_mark_of(item, scope) for item in items[1:]))
+        return Annotated[marked]
     if base is Callable:
         return Callable
     arguments = tuple(... if _is_ellipsis(item) else _type_of(item, scope) for item in items)

@@ -341,8 +341,8 @@ def _number(value: Any) -> float | None:
 
 def type_name(hint: Any) -> str:
     """A type as a person would say it."""
-    names = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "null"}
-    names.update({list: "a list", dict: "a mapping", tuple: "a list", None: "null", Any: "any value"})
+    names: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+    names.update({type(None): "null", None: "null", list: "a list", dict: "a mapping", tuple: "a list"})
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         block = _block(hint)
@@ -355,6 +355,9 @@ def type_name(hint: Any) -> str:
         return " or ".join(map(_text, arguments))
     if origin in (list, tuple, Sequence):
         return f"a list of ({', '.join(type_name(item) for item in arguments if item is not ...)})"
+    if is_dataclass(hint):
+        blocks = [_block(item.annotation, inline=True) for item in parameters_of(hint).values()]
+        return next((f"a {block.registry.noun}" for block in blocks if block), "a mapping")
     return names.get(hint, getattr(hint, "__name__", str(hint)))
 
 
