@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fixtures shared by the whole suite."""
+
+import os
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def pytest_configure(config):
+    # Paddle 3.3.1 says this at every training-mode forward of a BatchNorm2D; there is nothing to change.
+    config.addinivalue_line("filterwarnings", "ignore:When training, we now always track:UserWarning")
+
+
+@pytest.fixture(scope="session")
+def reference():
+    """The folder of reference vectors (``PPCLS_REFERENCE``, or ``shared/reference`` beside the repository)."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "reference"
+    path = Path(os.environ.get("PPCLS_REFERENCE") or beside)
+    if not (path / "README.md").is_file():
+        pytest.skip("no reference vectors; set PPCLS_REFERENCE to their folder")
+    return path
+
+
+@pytest.fixture(scope="session")
+def filled_value():
+    """The array of the reference's fill rules v1 (gain 1) and v2 (another gain) for one state-dict key."""
+
+    def value(key, shape, gain=1.0):
+        z = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF).standard_normal(tuple(shape))
+        if key.endswith("._variance"):
+            z = 1 + 0.1 * abs(z)
+        elif key.endswith("._mean"):
+            z = 0.1 * z
+        elif len(shape) <= 1:
+            z = 1 + 0.1 * z if key.endswith("weight") else 0.1 * z
+        else:
+            z = gain * z / np.sqrt(shape[0] if len(shape) == 2 else np.prod(shape[1:]))
+        return z.astype("float32")
+
+    return value
+
+
+@pytest.fixture(scope="session")
+def fill_rule(filled_value):
+    """A function that fills a model's floating-point state by the reference's rule and returns the model."""
+
+    def fill(model, gain=1.0):
+        for key, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                dtype = str(tensor.dtype).rpartition(".")[2]
+                tensor.set_value(filled_value(key, tensor.shape, gain).astype(dtype))
+        return model
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def reference_images():
+    """A function that returns the reference's images for a shape [N, 3, H, W]."""
+    return lambda shape: np.random.RandomState(1234).standard_normal(tuple(shape)).astype("float32")
