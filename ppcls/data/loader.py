@@ -1,0 +1,210 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a data set and a sampler to batches of tensors."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import paddle
+
+from ppcls.data.sampler import DistributedBatchSampler, Position, sample_rng
+from ppcls.utils.errors import DataError
+
+Batch = tuple[paddle.Tensor, paddle.Tensor]
+"""(images [N, C, H, W] of the dtype that the operations end in, labels int64 [N])."""
+
+
+@dataclass(frozen=True)
+class LoaderSettings:
+    """How batches are made; the YAML section ``DataLoader.<name>.loader``.
+
+    Args:
+        num_workers: processes that read and transform; 0 does it in this one, when a batch is asked for.
+        use_shared_memory: hand batches over in shared memory, otherwise through a pipe.
+    """
+
+    num_workers: int = 4
+    use_shared_memory: bool = True
+
+    def __post_init__(self) -> None:
+        if self.num_workers < 0:
+            raise ValueError(f"num_workers must not be negative; got {self.num_workers}")
+
+
+def build_loader(dataset: Any, sampler: DistributedBatchSampler, settings: LoaderSettings, seed: int) -> Loader:
+    """Return a loader with the settings of a YAML section."""
+    return Loader(dataset, sampler, settings.num_workers, settings.use_shared_memory, seed)
+
+
+class Loader:
+    """Batches of a data set in the sampler's order; the same ones for any number of workers.
+
+    Each iteration starts its own workers and ends them, also when it is left early. An exception in
+    a worker is raised here, with its own type and message.
+
+    Args:
+        dataset: has ``len`` and ``sample(index, rng) -> (image [C, H, W], label)``.
+        sampler: gives lists of (epoch, index).
+        num_workers: as in `LoaderSettings`.
+        use_shared_memory: as in `LoaderSettings`.
+        seed: of the run; with epoch and index it determines what the random operations draw.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        sampler: DistributedBatchSampler,
+        num_workers: int = 0,
+        use_shared_memory: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.dataset = dataset
+        self.sampler = sampler
+        self.num_workers = num_workers
+        self.use_shared_memory = use_shared_memory
+        self.seed = seed
+
+    @property
+    def num_samples(self) -> int:
+        """Length of the data set, over all ranks."""
+        return len(self.dataset)
+
+    @property
+    def batch_size(self) -> int:
+        """Samples per batch on this rank; the last batch may have fewer."""
+        return self.sampler.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 1 on, that the next iteration gives."""
+        self.sampler.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.iterate()
+
+    def iterate(self, start: int = 0) -> Iterator[Batch]:
+        """Return the batches of the epoch that is set now, from batch ``start`` (from 0) on."""
+        num_batches = max(len(self.sampler) - start, 0)
+        batches = _Batches(self.sampler.iterate(start), num_batches)
+        # A worker costs more to start than a batch to make: never more workers than batches.
+        num_workers = min(self.num_workers, num_batches)
+        return self._iterate_in_workers(batches, num_workers) if num_workers else self._iterate_here(batches)
+
+    def _iterate_here(self, batches: _Batches) -> Iterator[Batch]:
+        samples = _Samples(self.dataset, self.seed)
+        for positions in batches:
+            images, labels = _stacked([samples.make(position) for position in positions])
+            yield paddle.to_tensor(images), paddle.to_tensor(labels)
+
+    def _iterate_in_workers(self, batches: _Batches, num_workers: int) -> Iterator[Batch]:
+        loader = paddle.io.DataLoader(
+            _Samples(self.dataset, self.seed),
+            batch_sampler=batches,
+            collate_fn=_collate,
+            num_workers=num_workers,
+            use_shared_memory=self.use_shared_memory,
+            worker_init_fn=_init_worker,
+        )
+        for images, labels, failure in loader:
+            if failure is not None:
+                raise failure.error from RuntimeError(f"in a worker process:\n{failure.trace}")
+            yield images, labels
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An exception on its way from a worker: Paddle would make text of it."""
+
+    error: Exception
+    trace: str
+
+    @classmethod
+    def of(cls, error: Exception) -> _Failure:
+        return cls(error if _can_travel(error) else RuntimeError(f"{type(error).__name__}: {error}"), _trace(error))
+
+
+def _trace(error: Exception) -> str:
+    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
+
+
+def _can_travel(error: Exception) -> bool:
+    """Whether another process can rebuild the exception: of an importable class, and made of plain values.
+
+    One that cannot would be lost without a word, and the batch waited for without end.
+    """
+    module = sys.modules.get(type(error).__module__)
+    plain = (str, bytes, int, float, list, type(None))
+    values = [*error.args, *vars(error).values()]
+    return getattr(module, type(error).__qualname__, None) is type(error) and all(isinstance(v, plain) for v in values)
+
+
+class _Samples(paddle.io.Dataset):
+    """What runs in a worker: (epoch, index) -> sample, or the failure to make it."""
+
+    def __init__(self, dataset: Any, seed: int) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def make(self, position: Position) -> tuple[np.ndarray, int]:
+        epoch, index = position
+        return self.dataset.sample(index, sample_rng(self.seed, epoch, index))
+
+    def __getitem__(self, position: Position) -> tuple[np.ndarray, int] | _Failure:
+        try:
+            return self.make(position)
+        except Exception as error:  # noqa: BLE001 (it is raised in the parent)
+            return _Failure.of(error)
+
+
+class _Batches:
+    """What Paddle's loader takes for a batch sampler: an iterable with a length."""
+
+    def __init__(self, positions: Iterator[list[Position]], num_batches: int) -> None:
+        self._positions = positions
+        self._num_batches = num_batches
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        return self._positions
+
+
+def _collate(samples: list) -> list:
+    """Return [images, labels, None], or with the first failure among the samples in place of None."""
+    failure = next((sample for sample in samples if isinstance(sample, _Failure)), None)
+    if failure is None:
+        try:
+            return [*_stacked(samples), None]
+        except DataError as error:
+            failure = _Failure.of(error)
+    # Paddle passes what is no array on as it is, beside the arrays of a batch.
+    return [np.zeros(1, np.uint8), np.zeros(1, np.int64), failure]
+
+
+def _stacked(samples: list[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = zip(*samples)
+    shapes = sorted({image.shape for image in images})
+    if len(shapes) > 1:
+        raise DataError(
+            f"the images of one batch differ in shape: {' and '.join(str(list(shape)) for shape in shapes[:2])}; "
+            "end transform_ops with operations of a fixed size, such as ResizeImage: {size: 224}"
+        )
+    return np.stack(images), np.array(labels, np.int64)
+
+
+def _init_worker(worker: int) -> None:
+    # Each worker is one of several: OpenCV's own threads would compete with the others'.
+    cv2.setNumThreads(0)

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which samples make up which batch, and the random numbers that belong to each sample.
+
+The order of an epoch is a function of (seed, epoch); what is drawn for a sample is a function of
+(seed, epoch, index). Neither depends on the number of workers or ranks, nor on where a run was
+interrupted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from ppcls.config.registry import SAMPLERS
+
+Position = tuple[int, int]
+"""(epoch, index): what a worker needs to know to make a sample."""
+
+_WORD = 2**64 - 1
+
+
+def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """Return the generator for all that is drawn for one sample in one epoch."""
+    return np.random.Generator(_philox(seed, epoch, [0, 0, 0, index]))
+
+
+def epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
+    """Return 0..num_samples-1 in the order of this epoch, int64.
+
+    Sorting raw 64-bit words keeps the order the same under every NumPy; its ``permutation`` may change.
+    """
+    # The third word of the counter keeps these numbers apart from those of sample 0.
+    words = _philox(seed, epoch, [0, 0, 1, 0]).random_raw(num_samples)
+    return np.argsort(words, kind="stable")
+
+
+def _philox(seed: int, epoch: int, counter: list[int]) -> np.random.Philox:
+    key = np.array([seed & _WORD, epoch & _WORD], np.uint64)
+    return np.random.Philox(key=key, counter=np.array(counter, np.uint64))
+
+
+@SAMPLERS.register
+class DistributedBatchSampler:
+    """Batches of (epoch, index) for one rank.
+
+    ``batch_size * num_replicas`` consecutive samples of the global order are one step of all ranks;
+    rank r takes the r-th ``batch_size`` of them. The remainder is divided evenly.
+
+    Args:
+        batch_size: samples per batch on each rank.
+        shuffle: a new order each epoch; otherwise that of the list file.
+        drop_last: leave the remainder out.
+        num_samples: length of the data set.
+        num_replicas: number of ranks.
+        rank: this process, 0..num_replicas-1.
+        seed: of the run.
+        pad: for training: repeat samples from the head, so that the remainder divides by the ranks
+            and all have as many batches of as many samples. Without it, for evaluation, the ranks
+            have every sample exactly once between them, and one may have a batch fewer.
+
+    Raises:
+        ValueError: ``batch_size`` below 1, ``rank`` outside its range, or no samples.
+
+    YAML::
+
+        - DistributedBatchSampler: {batch_size: 64, shuffle: True, drop_last: False}
+    """
+
+    def __init__(
+        self,
+        batch_size: int,
+        shuffle: bool = False,
+        drop_last: bool = False,
+        *,
+        num_samples: int,
+        num_replicas: int = 1,
+        rank: int = 0,
+        seed: int = 0,
+        pad: bool = True,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1; got {num_samples}")
+        if not 0 <= rank < num_replicas:
+            raise ValueError(f"rank must be within 0..{num_replicas - 1}; got {rank}")
+        self.batch_size = batch_size
+        self.shuffle = shuffle
+        self.drop_last = drop_last
+        self.num_samples = num_samples
+        self.num_replicas = num_replicas
+        self.rank = rank
+        self.seed = seed
+        self.pad = pad
+        self.epoch = 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 1 on, that the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        num_full, remainder = divmod(self.num_samples, self._global_batch_size)
+        return num_full + (len(self._share(np.arange(remainder), np.arange(self.num_samples))) > 0)
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        return self.iterate()
+
+    def iterate(self, start: int = 0) -> Iterator[list[Position]]:
+        """Return the batches of the epoch that is set now, from batch ``start`` (from 0) on."""
+        return self._batches(self.epoch, start)
+
+    @property
+    def _global_batch_size(self) -> int:
+        return self.batch_size * self.num_replicas
+
+    def _batches(self, epoch: int, start: int) -> Iterator[list[Position]]:
+        order = epoch_order(self.seed, epoch, self.num_samples) if self.shuffle else np.arange(self.num_samples)
+        num_full = self.num_samples // self._global_batch_size
+        for batch in range(start, len(self)):
+            if batch < num_full:
+                head = batch * self._global_batch_size + self.rank * self.batch_size
+                chosen = order[head : head + self.batch_size]
+            else:
+                chosen = self._share(order[num_full * self._global_batch_size :], order)
+            yield [(epoch, int(index)) for index in chosen]
+
+    def _share(self, remainder: np.ndarray, order: np.ndarray) -> np.ndarray:
+        """Return what this rank takes of the samples that do not fill a global batch."""
+        if self.drop_last:
+            return remainder[:0]
+        if self.pad:
+            missing = -len(remainder) % self.num_replicas
+            remainder = np.concatenate([remainder, np.resize(order, missing)])
+        return np.array_split(remainder, self.num_replicas)[self.rank]
+
+
+@SAMPLERS.register
+class BatchSampler(DistributedBatchSampler):
+    """`DistributedBatchSampler` under the name of PaddleClas's sampler for one process.
+
+    YAML::
+
+        - BatchSampler: {batch_size: 64, shuffle: True, drop_last: False}
+    """

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The face of one image operation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+class Transform:
+    """One image operation: `draw` takes all its randomness, `apply` does the work.
+
+    So what happened to an image is a value that can be printed, repeated and tested. An image is
+    uint8 [H, W, 3] RGB until it is normalized, float32 afterwards.
+    """
+
+    @property
+    def is_random(self) -> bool:
+        """Whether two calls on one image may differ."""
+        return type(self).draw is not Transform.draw
+
+    def draw(self, rng: np.random.Generator, image: np.ndarray) -> Any:
+        """Return the parameters that `apply` needs for this image; None where nothing is random."""
+        return None
+
+    def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
+        """Return a new image; the same answer for the same image and parameters."""
+        raise NotImplementedError
+
+    def __call__(self, image: Any, rng: np.random.Generator | None = None) -> np.ndarray:
+        """Draw and apply; without a generator only what is not random."""
+        if rng is None and self.is_random:
+            raise ValueError(f"{type(self).__name__} draws at random: call it with a numpy generator")
+        return self.apply(image, self.draw(rng, image))
+
+    def __repr__(self) -> str:
+        settings = ", ".join(f"{name}={value!r}" for name, value in vars(self).items() if not name.startswith("_"))
+        return f"{type(self).__name__}({settings})"
