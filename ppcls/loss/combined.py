@@ -59,7 +59,7 @@ class CombinedLoss(paddle.nn.Layer):
         for weight, loss in zip(self.weights, self.losses):
             for name, value in loss(output, labels).items():
                 if value.size != 1:
-                    raise ValueError(f"{name} has shape {value.shape}, not one value; use reduction: mean or sum")
+                    raise ValueError(f"{name} has shape {list(value.shape)}, not one value; use reduction: mean or sum")
                 # PaddleClas: the weight of a single loss is ignored; here every weight counts.
                 parts[_unused(name, parts)] = value * weight
         return {**parts, "loss": paddle.add_n(list(parts.values()))}

@@ -49,16 +49,17 @@ class CELoss(paddle.nn.Layer):
         """
         logits = logits_of(output)
         num_samples, class_num = logits.shape
-        if labels.is_floating_point() and labels.shape == [num_samples, class_num]:
+        shape = list(labels.shape)
+        if labels.is_floating_point() and shape == [num_samples, class_num]:
             soft_labels = labels
-        elif not labels.is_floating_point() and labels.shape in ([num_samples], [num_samples, 1]):
+        elif not labels.is_floating_point() and shape in ([num_samples], [num_samples, 1]):
             labels = labels.reshape([num_samples])
             if self.epsilon is None:
                 return {"CELoss": F.cross_entropy(logits, labels, reduction=self.reduction)}
             soft_labels = F.one_hot(labels, class_num)
         else:
             raise ValueError(
-                f"labels of {labels.dtype} {labels.shape} do not fit logits {logits.shape}; "
+                f"labels of {labels.dtype} {shape} do not fit logits {[num_samples, class_num]}; "
                 f"give int64 [{num_samples}], or soft labels [{num_samples}, {class_num}]"
             )
         if self.epsilon is not None:
