@@ -4,30 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any
 
 import paddle
 from paddle import Tensor
-
-from ppcls.config.registry import LOSSES, Block, Call
-
-
-@dataclass(frozen=True)
-class LossItem:
-    """One entry of a YAML list of losses: a loss, with its weight among the loss's own keys.
-
-    Args:
-        loss: the loss.
-        weight: factor of this loss in the sum.
-
-    YAML::
-
-        - CELoss: {weight: 1.0, epsilon: 0.1}
-    """
-
-    loss: Annotated[Call, Block(LOSSES, inline=True)]
-    weight: float = 1.0
 
 
 class CombinedLoss(paddle.nn.Layer):
@@ -65,8 +45,11 @@ class CombinedLoss(paddle.nn.Layer):
         return {**parts, "loss": paddle.add_n(list(parts.values()))}
 
 
-def build_loss(items: Sequence[LossItem]) -> CombinedLoss:
+def build_loss(items: Sequence[Any]) -> CombinedLoss:
     """The sum that a YAML list of losses describes.
+
+    Args:
+        items: entries with a ``loss``, a `Call`, and its ``weight`` (``LossItem`` of the schema).
 
     Raises:
         ValueError: the list is empty, or a loss refuses its arguments.

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimizers and learning rate schedules. Importing registers them."""
 
-from ppcls.optimizer.optimizer import OptimizerSettings, RegularizerSettings, build_optimizer, build_schedule
+from ppcls.optimizer.optimizer import build_optimizer, build_schedule
 from ppcls.optimizer.schedule import (
     Constant,
     ConstLR,
@@ -19,9 +19,7 @@ __all__ = [
     "Cosine",
     "Linear",
     "MultiStepDecay",
-    "OptimizerSettings",
     "Piecewise",
-    "RegularizerSettings",
     "Schedule",
     "Step",
     "build_optimizer",

@@ -5,13 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Any
 
 import paddle
 
-from ppcls.config.registry import OPTIMIZERS, SCHEDULES, Block, Call
-from ppcls.optimizer.schedule import Schedule
+from ppcls.config.registry import OPTIMIZERS, Call
+from ppcls.optimizer.schedule import Constant, Schedule
 from ppcls.optimizer.weight_decay import decays_unless, exempt_from_regularization, exempt_parameters
 
 logger = logging.getLogger("ppcls")
@@ -26,107 +25,45 @@ for _optimizer in (
     OPTIMIZERS.register(_optimizer)
 
 
-@dataclass(frozen=True)
-class RegularizerSettings:
-    """A penalty on the weights, added to their gradients.
-
-    Args:
-        name: ``L2`` adds ``coeff * weight`` to the gradient, ``L1`` adds ``coeff * sign(weight)``.
-        coeff: strength of the penalty, 0 or more.
-
-    Raises:
-        ValueError: ``coeff`` is negative.
-
-    YAML::
-
-        regularizer: {name: L2, coeff: 0.0001}
-    """
-
-    name: Literal["L1", "L2"]
-    coeff: float
-
-    def __post_init__(self) -> None:
-        if self.coeff < 0:
-            raise ValueError(f"coeff must be 0 or more; got {self.coeff}")
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """One YAML `Optimizer` block: an optimizer of Paddle's, with the keys below among its own.
-
-    Args:
-        optimizer: the optimizer.
-        lr: the schedule of the learning rate; without a name, a constant.
-        regularizer: penalty on the weights; takes the place of ``weight_decay``.
-        clip_norm: largest norm of the gradient of each single parameter.
-        clip_global_norm: largest norm of all gradients together.
-        no_weight_decay_name: parts of parameter names, separated by spaces; what they fit gets no weight decay.
-        one_dim_param_no_weight_decay: whether biases and scales of normalization layers get no weight decay.
-        scope: the parameters that are optimized; only ``all`` is supported.
-
-    Raises:
-        ValueError: both clips, a clip that is not positive, or a regularizer for AdamW.
-
-    YAML::
-
-        Optimizer:
-          name: Momentum
-          momentum: 0.9
-          lr: {name: Cosine, learning_rate: 0.1, warmup_epoch: 5}
-          regularizer: {name: L2, coeff: 0.0001}
-    """
-
-    optimizer: Annotated[
-        Call,
-        Block(
-            OPTIMIZERS,
-            inline=True,
-            runtime=("parameters", "learning_rate", "grad_clip", "name", "apply_decay_param_fun", "lr_ratio"),
-        ),
-    ]
-    lr: Annotated[Call, Block(SCHEDULES, runtime=("epochs", "step_each_epoch"), default="Constant")]
-    regularizer: RegularizerSettings | None = None
-    clip_norm: float | None = None
-    clip_global_norm: float | None = None
-    no_weight_decay_name: str | None = None
-    one_dim_param_no_weight_decay: bool = False
-    scope: Literal["all"] = "all"
-
-    def __post_init__(self) -> None:
-        if self.clip_norm is not None and self.clip_global_norm is not None:
-            raise ValueError("clip_norm (each gradient) and clip_global_norm (all together) exclude each other")
-        for name in ("clip_norm", "clip_global_norm"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise ValueError(f"{name} must be above 0; got {value}; leave it out for no clipping")
-        if self.optimizer.target is paddle.optimizer.AdamW and self.regularizer is not None:
-            raise ValueError("AdamW decays weights apart from gradients; write weight_decay instead of regularizer")
-
-
-def build_schedule(settings: OptimizerSettings, epochs: int, step_each_epoch: int) -> Schedule:
+def build_schedule(settings: Any, epochs: int, step_each_epoch: int) -> Schedule:
     """The learning rate for a training of ``epochs`` with ``step_each_epoch`` optimizer updates each.
+
+    Args:
+        settings: the `Optimizer` section (``OptimizerSettings`` of the schema); only its ``lr`` is read.
+        epochs: length of the training.
+        step_each_epoch: optimizer updates in an epoch.
 
     Raises:
         ValueError: the schedule refuses its arguments.
     """
-    return settings.lr(epochs=epochs, step_each_epoch=step_each_epoch)
+    if isinstance(settings.lr, Call):
+        return settings.lr(epochs=epochs, step_each_epoch=step_each_epoch)
+    return Constant(epochs, step_each_epoch, settings.lr)
 
 
-def build_optimizer(
-    settings: OptimizerSettings, model: paddle.nn.Layer, schedule: Schedule
-) -> paddle.optimizer.Optimizer:
+def build_optimizer(settings: Any, model: paddle.nn.Layer, schedule: Schedule) -> paddle.optimizer.Optimizer:
     """The optimizer of all parameters of ``model`` that are not frozen.
 
     Parameters without weight decay are marked on the model: build one optimizer per model.
 
+    Args:
+        settings: the `Optimizer` section (``OptimizerSettings`` of the schema).
+        model: what is trained.
+        schedule: the learning rate.
+
     Raises:
-        ValueError: every parameter is frozen.
+        ValueError: every parameter is frozen, both clips are given, a clip is not positive, or AdamW has a
+            regularizer.
     """
     parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     if not parameters:
         raise ValueError("every parameter of the model is frozen; there is nothing to optimize")
-    call = _with_regularizer(settings)
-    runtime = {"parameters": parameters, "learning_rate": schedule, "grad_clip": _gradient_clip(settings)}
+    call = _with_regularizer(settings.optimizer, settings.regularizer)
+    runtime = {
+        "parameters": parameters,
+        "learning_rate": schedule,
+        "grad_clip": _gradient_clip(settings.clip_norm, settings.clip_global_norm),
+    }
     if settings.no_weight_decay_name or settings.one_dim_param_no_weight_decay:
         exempt = exempt_parameters(model, settings.no_weight_decay_name, settings.one_dim_param_no_weight_decay)
         if call.target is paddle.optimizer.AdamW:
@@ -141,20 +78,27 @@ def build_optimizer(
     return call(**runtime)
 
 
-def _with_regularizer(settings: OptimizerSettings) -> Call:
-    """The optimizer's call, its ``weight_decay`` replaced by the regularizer if there is one."""
-    call, regularizer = settings.optimizer, settings.regularizer
+def _with_regularizer(call: Call, regularizer: Any) -> Call:
+    """The optimizer's call, its ``weight_decay`` replaced by the regularizer (``name``, ``coeff``) if there is one."""
     if regularizer is None:
         return call
+    if call.target is paddle.optimizer.AdamW:
+        raise ValueError("AdamW decays weights apart from gradients; write weight_decay instead of regularizer")
     if call.kwargs.get("weight_decay"):
         logger.warning("%s: regularizer takes the place of weight_decay; leave one of them out", call.name)
-    decay = paddle.regularizer.L1Decay if regularizer.name == "L1" else paddle.regularizer.L2Decay
+    decay = {"L1": paddle.regularizer.L1Decay, "L2": paddle.regularizer.L2Decay}[regularizer.name]
     return dataclasses.replace(call, kwargs={**call.kwargs, "weight_decay": decay(regularizer.coeff)})
 
 
-def _gradient_clip(settings: OptimizerSettings) -> paddle.nn.ClipGradByNorm | paddle.nn.ClipGradByGlobalNorm | None:
-    if settings.clip_norm is not None:
-        return paddle.nn.ClipGradByNorm(settings.clip_norm)
-    if settings.clip_global_norm is not None:
-        return paddle.nn.ClipGradByGlobalNorm(settings.clip_global_norm)
-    return None
+def _gradient_clip(
+    clip_norm: float | None, clip_global_norm: float | None
+) -> paddle.nn.ClipGradByNorm | paddle.nn.ClipGradByGlobalNorm | None:
+    """Clipping of each gradient by itself, of all together, or none."""
+    if clip_norm is not None and clip_global_norm is not None:
+        raise ValueError("clip_norm (each gradient) and clip_global_norm (all together) exclude each other")
+    for name, norm in (("clip_norm", clip_norm), ("clip_global_norm", clip_global_norm)):
+        if norm is not None and norm <= 0:
+            raise ValueError(f"{name} must be above 0; got {norm}; leave it out for no clipping")
+    if clip_norm is not None:
+        return paddle.nn.ClipGradByNorm(clip_norm)
+    return None if clip_global_norm is None else paddle.nn.ClipGradByGlobalNorm(clip_global_norm)

@@ -8,7 +8,8 @@ import paddle
 import pytest
 
 from ppcls.config.registry import Call
-from ppcls.loss import CELoss, CombinedLoss, LossItem, build_loss
+from ppcls.config.schema import LossItem
+from ppcls.loss import CELoss, CombinedLoss, build_loss
 
 
 class Fixed(paddle.nn.Layer):
