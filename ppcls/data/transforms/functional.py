@@ -35,8 +35,8 @@ INTERPOLATIONS = {
 }
 """What each resize engine offers, by the names that YAML uses."""
 
-DEFAULT_INTERPOLATION = {"cv2": "bilinear", "pil": "bicubic"}
-"""What each engine does when YAML names no interpolation."""
+DEFAULT_INTERPOLATION = "bilinear"
+"""How either engine scales when YAML names no interpolation."""
 
 
 def decode_image(source: bytes | str | os.PathLike, name: str | None = None) -> np.ndarray:
@@ -106,10 +106,10 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: str | None
         image: uint8 (any dtype with ``cv2``).
         height: in pixels.
         width: in pixels.
-        interpolation: a key of ``INTERPOLATIONS[backend]``; None takes the engine's default.
+        interpolation: a key of ``INTERPOLATIONS[backend]``; None means bilinear.
         backend: ``cv2`` samples the original grid; ``pil`` widens its kernel when shrinking (antialiasing).
     """
-    method = INTERPOLATIONS[backend][interpolation or DEFAULT_INTERPOLATION[backend]]
+    method = INTERPOLATIONS[backend][interpolation or DEFAULT_INTERPOLATION]
     if backend == "cv2":
         return cv2.resize(image, (width, height), interpolation=method)
     return np.asarray(Image.fromarray(image).resize((width, height), method))

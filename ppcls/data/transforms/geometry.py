@@ -25,8 +25,8 @@ class ResizeImage(Transform):
     Args:
         size: output width and height in pixels: one number for a square, or the list [width, height].
         resize_short: length of the shorter side in pixels; the longer one keeps the proportions.
-        interpolation: None means bilinear with ``cv2`` and bicubic with ``pil``; ``area`` only with
-            ``cv2``, ``box`` and ``hamming`` only with ``pil``; ``random`` draws bilinear or bicubic.
+        interpolation: None means bilinear; ``area`` only with ``cv2``, ``box`` and ``hamming`` only
+            with ``pil``; ``random`` draws bilinear or bicubic for each image.
         backend: ``cv2`` does not antialias when it shrinks, ``pil`` does.
         return_numpy: accepted for PaddleClas's files; images always travel as arrays.
 

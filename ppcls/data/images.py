@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images that a person points at: a file, a folder, or a list."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls.data.transforms import functional
+from ppcls.data.transforms.decode import DecodeImage
+from ppcls.utils.errors import DataError
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
+
+
+def find_images(place: str | None, list_file: str | None = None) -> list[str]:
+    """The paths that ``Infer.infer_imgs`` and ``Infer.infer_list`` mean, in a fixed order.
+
+    Args:
+        place: an image, or a folder searched through all its subfolders.
+        list_file: a text file with one path a line (what follows white space is ignored), relative to ``place``.
+
+    Raises:
+        DataError: there is no such place, or no image in it.
+    """
+    if list_file:
+        try:
+            lines = Path(list_file).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"infer_list: {list_file}: cannot be read ({error})") from error
+        paths = [os.path.join(place or "", line.split()[0]) for line in lines if line.strip()]
+    elif not place:
+        raise DataError("Infer.infer_imgs: not given; name an image or a folder of images")
+    elif os.path.isdir(place):
+        paths = sorted(str(path) for path in Path(place).rglob("*") if path.suffix.lower() in ENDINGS)
+    elif os.path.exists(place):
+        paths = [place]
+    else:
+        raise DataError(f"Infer.infer_imgs: {place}: no such file or folder")
+    if not paths:
+        raise DataError(f"{list_file or place}: no images ({', '.join(ENDINGS)}) in it")
+    return paths
+
+
+def load_image(path: str, transforms: Sequence[Any]) -> np.ndarray:
+    """One image file through the transforms, as the model wants it: float32 [C, H, W].
+
+    Raises:
+        DataError: it cannot be read, or does not suit the transforms; names it.
+    """
+    try:
+        image: Any = functional.read_file(path)
+        if not (transforms and isinstance(transforms[0], DecodeImage)):
+            image = functional.decode_image(image)
+        for transform in transforms:
+            image = transform(image)
+    except (DataError, ValueError) as error:
+        reason = str(error).removeprefix("image: ")
+        raise DataError(reason if reason.startswith(path) else f"{path}: {reason}") from error
+    if image.ndim != 3 or image.dtype != np.float32:
+        raise DataError(f"{path}: the transforms end in {image.dtype} {list(image.shape)}, not in float32 [C, H, W]")
+    return image

@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pixels equal to PaddleClas's for all recorded cases of the operations that exist here."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import math
+import random
+from importlib.metadata import PackageNotFoundError, version
+
+import cv2
+import numpy as np
+import PIL
+import pytest
+
+import ppcls.data  # noqa: F401 (registers)
+from ppcls.config.registry import TRANSFORMS
+
+EXCEPTIONS = {
+    "DecodeImage of 'pil'": "an image travels as bytes or as an array here",
+    "DecodeImage of 'dict_png'": "dicts belong to PaddleClas's multi-input operations",
+    "DecodeImage of 'numpy'": "PaddleClas takes an array as BGR and reverses it; here arrays are RGB",
+    "CropImage beyond the image": "PaddleClas returns an image of another size; here it is an error",
+    "ResizeImage with size and resize_short": "PaddleClas ignores size; here it is an error",
+    "an error is recorded": "PaddleClas refuses it as well",
+}
+
+
+def make_image(rule: str, height: int, width: int) -> np.ndarray:
+    """The images of the reference, by the rules it gives."""
+    i, j, c = np.ogrid[:height, :width, :3]
+    if rule == "noise":
+        return np.random.RandomState(7).randint(0, 256, (height, width, 3)).astype("uint8")
+    if rule == "ramp":
+        return ((2 * i + 3 * j + 50 * c) % 256).astype("uint8")
+    return np.rint(127.5 + 127.5 * np.sin(i / 11 + c) * np.cos(j / 17 - c)).astype("uint8")
+
+
+def build(ops: list[dict]) -> list:
+    transforms = []
+    for op in ops:
+        ((name, params),) = op.items()
+        params = dict(params or {})
+        if isinstance(params.get("scale"), str):
+            numerator, denominator = params["scale"].split("/")
+            params["scale"] = float(numerator) / float(denominator)
+        transforms.append(TRANSFORMS[name](**params))
+    return transforms
+
+
+def make_input(case: dict):
+    image = make_image(case["image"], *case["hw"])
+    if case["input_as"] == "png_bytes":
+        return cv2.imencode(".png", image[:, :, ::-1])[1].tobytes()
+    return image
+
+
+def exception_of(case: dict) -> str | None:
+    """Which of EXCEPTIONS a case falls under."""
+    if "error" in case:
+        return "an error is recorded"
+    for op in case.get("ops", []):
+        ((name, params),) = op.items()
+        if name == "DecodeImage" and case["input_as"] != "png_bytes":
+            return f"DecodeImage of {case['input_as']!r}"
+        if name == "CropImage" and len(case["ops"]) == 1 and min(case["hw"]) < np.max(params["size"]):
+            return "CropImage beyond the image"
+        if name == "ResizeImage" and {"size", "resize_short"} <= params.keys():
+            return "ResizeImage with size and resize_short"
+    return None
+
+
+def load_cases(reference, family: str) -> tuple[list[dict], bool]:
+    """The cases of our operations, and whether the libraries are those that made them."""
+    data = json.loads((reference / "transform" / f"{family}.json").read_text())
+    cases = [case for case in data["cases"] if all(name in TRANSFORMS for op in case.get("ops", []) for name in op)]
+    try:
+        opencv = version("opencv-python-headless").rsplit(".", 1)[0]
+    except PackageNotFoundError:
+        opencv = cv2.__version__
+    installed = {"opencv": opencv, "pillow": PIL.__version__, "numpy": np.__version__}
+    return cases, all(data["versions"][name] == value for name, value in installed.items())
+
+
+def check(actual: np.ndarray, expected: dict, same_versions: bool, case: dict) -> None:
+    assert list(actual.shape) == expected["shape"], case
+    assert str(actual.dtype) == expected["dtype"], case
+    if same_versions:
+        digest = hashlib.sha256(np.ascontiguousarray(actual).tobytes()).hexdigest()
+        assert digest == expected["sha256"], case
+    tolerance = 1.0 if actual.dtype == np.uint8 else 0.02
+    np.testing.assert_allclose(actual.astype("float64").mean(), expected["mean"], atol=tolerance)
+    np.testing.assert_allclose(actual.astype("float64").std(), expected["std"], atol=tolerance)
+    np.testing.assert_allclose(actual.ravel()[:16].astype("float64"), expected["first16"], atol=2 * tolerance)
+
+
+@pytest.mark.parametrize(
+    ("family", "num_checked"),
+    [("ResizeImage", 465), ("CropImage", 10), ("NormalizeImage", 24), ("DecodeImage", 28), ("eval_pipeline", 32)],
+)
+def test_every_case_has_the_recorded_pixels(reference, family, num_checked):
+    cases, same_versions = load_cases(reference, family)
+    checked = 0
+    for case in cases:
+        if exception_of(case) is not None:
+            assert exception_of(case) in EXCEPTIONS
+            continue
+        image = make_input(case)
+        for transform in build(case["ops"]):
+            image = transform(image)
+        check(image, case["output"], same_versions, case)
+        checked += 1
+    assert checked == num_checked
+
+
+def test_every_jpeg_has_the_recorded_pixels(reference):
+    cases, same_versions = load_cases(reference, "DecodeImage_jpeg")
+    assert len(cases) == 6
+    for case in cases:
+        image = TRANSFORMS["DecodeImage"](**case["params"])(base64.b64decode(case["jpeg_base64"]))
+        check(image, case["output"], same_versions, case)
+
+
+class PythonRandom:
+    """Python's generator with the methods of NumPy's that the transforms call: draws as PaddleClas does."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+
+    def uniform(self, low: float, high: float) -> float:
+        return self.random.uniform(low, high)
+
+    def integers(self, low: int, high: int) -> int:
+        return self.random.randint(low, high - 1)
+
+
+def test_random_operations_draw_in_the_recorded_order(reference):
+    cases, same_versions = load_cases(reference, "random_seeded")
+    checked = 0
+    for case in cases:
+        (transform,) = build(case["ops"])
+        check(transform(make_input(case), PythonRandom(case["seed"])), case["output"], same_versions, case)
+        checked += 1
+    assert checked == 36
+
+
+def test_crop_beyond_the_image_is_refused_where_paddleclas_returns_another_size(reference):
+    cases = [case for case in load_cases(reference, "CropImage")[0] if exception_of(case)]
+    assert len(cases) == 2
+    for case in cases:
+        assert case["output"]["shape"][:2] != [60, 60]
+        with pytest.raises(ValueError, match="CropImage cannot cut 60 x 60"):
+            build(case["ops"])[0](make_input(case))
+
+
+def test_a_few_recorded_pixels_without_the_reference():
+    noise = make_image("noise", 37, 53)
+    cases = [
+        (noise, [{"ResizeImage": {"size": 32}}], (32, 32, 3), 124.832682, [192, 152, 92, 146]),
+        (noise, [{"CropImage": {"size": [24, 36]}}], (36, 24, 3), 123.832176, [192, 34, 56, 201]),
+        (noise, [{"NormalizeImage": {"order": ""}}], (37, 53, 3), 0.179737, [0.878928, 1.395658, -1.368714, 2.094786]),
+        (
+            make_image("noise", 300, 200),
+            [{"ResizeImage": {"resize_short": 256}}, {"CropImage": {"size": 224}}, {"NormalizeImage": {"order": ""}}]
+            + [{"ToCHWImage": None}],
+            (3, 224, 224),
+            0.222571,
+            [1.187174, 0.485059, 0.108314, -1.021920],
+        ),
+    ]
+    for image, ops, shape, mean, first in cases:
+        for transform in build(ops):
+            image = transform(image)
+        assert image.shape == shape
+        assert math.isclose(image.astype("float64").mean(), mean, abs_tol=2e-3)
+        np.testing.assert_allclose(image.ravel()[:4].astype("float64"), first, atol=1e-5)
