@@ -325,12 +325,22 @@ class _Encode(_StandIn):
         return text.encode("latin1")
 
 
+class _NoBytes(_StandIn):
+    """Stands in for ``bytes``, which protocol 2 calls for the data of an array without elements."""
+
+    def __new__(cls) -> Any:
+        """Return no bytes; an argument, such as a length, is refused."""
+        return b""
+
+
 class _WeightsUnpickler(pickle.Unpickler):
     """Reads what `paddle.save` writes for a state dict (protocols 2 to 4) and refuses every other global."""
 
     allowed = {
         ("builtins", "tuple"): tuple,
         ("__builtin__", "tuple"): tuple,
+        ("builtins", "bytes"): _NoBytes,
+        ("__builtin__", "bytes"): _NoBytes,
         ("collections", "OrderedDict"): collections.OrderedDict,
         ("_codecs", "encode"): _Encode,
         ("numpy", "dtype"): _DType,

@@ -166,13 +166,14 @@ def _network_errors() -> Iterator[None]:
     except urllib.error.HTTPError as error:
         error.close()
         is_final = error.code < 500 and error.code not in (408, 429)
-        raise _TransferError(f"HTTP {error.code} {error.reason}", is_final) from error
+        # Not the error's own text: it may quote an address to which the server redirects, secrets included.
+        raise _TransferError(f"HTTP {error.code} {http.client.responses.get(error.code, '')}", is_final) from error
     except urllib.error.URLError as error:
         raise _TransferError(getattr(error.reason, "strerror", None) or error.reason) from error
     except TimeoutError as error:
         raise _TransferError(f"no answer within {TIMEOUT_SECONDS} s") from error
     except (OSError, http.client.HTTPException) as error:
-        raise _TransferError(str(error) or type(error).__name__) from error
+        raise _TransferError(getattr(error, "strerror", None) or type(error).__name__) from error
 
 
 def _checked(final: Path, expected: str | None) -> Path:

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+import os
+
+import pytest
+
+from ppcls.utils.errors import StorageError
+from ppcls.utils.storage import ensure_writable, published, sha256, verify
+
+
+def write(final, **files):
+    with published(final) as directory:
+        for name, content in files.items():
+            (directory / name).write_bytes(content)
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    write(tmp_path / "epoch_1", model=b"weights" * 1000, state=b"{}")
+    return tmp_path / "epoch_1"
+
+
+def test_published_directory_verifies_and_lists_its_files(checkpoint):
+    files = verify(checkpoint)["files"]
+    assert {name: entry["size"] for name, entry in files.items()} == {"model": 7000, "state": 2}
+    assert sorted(path.name for path in checkpoint.iterdir()) == ["manifest.json", "model", "state"]
+
+
+def test_nothing_appears_before_the_block_ends(tmp_path):
+    with published(tmp_path / "deep" / "epoch_1") as directory:
+        (directory / "model").write_bytes(b"x")
+        assert not (tmp_path / "deep" / "epoch_1").exists()
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == ["epoch_1"]
+
+
+def test_publishing_again_replaces_the_whole_directory(checkpoint):
+    write(checkpoint, other=b"new")
+    assert list(verify(checkpoint)["files"]) == ["other"]
+    assert sorted(path.name for path in checkpoint.iterdir()) == ["manifest.json", "other"]
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["epoch_1"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_exception_leaves_the_old_directory_untouched(checkpoint, error):
+    with pytest.raises(error), published(checkpoint) as directory:
+        (directory / "model").write_bytes(b"half")
+        raise error
+    assert verify(checkpoint)["files"]["model"]["size"] == 7000
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["epoch_1"]
+
+
+def test_failing_write_is_a_storage_error_that_names_the_directory(checkpoint):
+    with pytest.raises(StorageError, match="epoch_1: cannot be written .*nothing was changed"), published(checkpoint):
+        raise OSError(28, "No space left on device")
+    verify(checkpoint)
+
+
+def test_truncated_file_is_named(checkpoint):
+    with open(checkpoint / "model", "r+b") as file:
+        file.truncate(6999)
+    with pytest.raises(StorageError, match="model: cut off or altered, 6999 bytes instead of 7000"):
+        verify(checkpoint)
+
+
+@pytest.mark.parametrize("position", [0, 3500, 6999])
+def test_one_flipped_bit_is_noticed(checkpoint, position):
+    content = bytearray((checkpoint / "model").read_bytes())
+    content[position] ^= 1
+    (checkpoint / "model").write_bytes(content)
+    with pytest.raises(StorageError, match="model: altered"):
+        verify(checkpoint)
+
+
+def test_missing_file_is_named(checkpoint):
+    (checkpoint / "state").unlink()
+    with pytest.raises(StorageError, match="state: missing"):
+        verify(checkpoint)
+
+
+def test_link_in_place_of_a_file_is_refused(checkpoint, tmp_path):
+    (checkpoint / "state").rename(tmp_path / "elsewhere")
+    (checkpoint / "state").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(StorageError, match="state: missing"):
+        verify(checkpoint)
+
+
+def test_directory_without_manifest_is_not_complete(checkpoint):
+    (checkpoint / "manifest.json").unlink()
+    with pytest.raises(StorageError, match="epoch_1: not complete, it has no manifest.json"):
+        verify(checkpoint)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"files": 3}', '{"files": {"model": {}}}', '{"files": {"model": 1}}'])
+def test_unreadable_manifest_is_named(checkpoint, text):
+    (checkpoint / "manifest.json").write_text(text)
+    with pytest.raises(StorageError, match="manifest.json: cannot be read"):
+        verify(checkpoint)
+
+
+def test_manifest_cannot_point_outside_the_directory(checkpoint, tmp_path):
+    (tmp_path / "outside").write_bytes(b"x")
+    entry = {"size": 1, "sha256": sha256(tmp_path / "outside")}
+    (checkpoint / "manifest.json").write_text(json.dumps({"files": {"../outside": entry}}))
+    with pytest.raises(StorageError, match="outside: missing"):
+        verify(checkpoint)
+
+
+def test_sha256_of_a_known_text(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_writable_directory_is_created_and_left_empty(tmp_path):
+    assert ensure_writable(tmp_path / "a" / "b") == tmp_path / "a" / "b"
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+def test_place_under_a_file_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="output: cannot be written .*; choose another directory"):
+        ensure_writable(tmp_path / "file" / "output")
+    with pytest.raises(StorageError, match="epoch_1: cannot be written"), published(tmp_path / "file" / "epoch_1"):
+        pass
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_read_only_directory_cannot_be_written(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(StorageError, match="cannot be written .Permission denied"):
+            ensure_writable(tmp_path / "output")
+    finally:
+        tmp_path.chmod(0o700)
