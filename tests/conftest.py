@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures shared by the whole suite."""
 
+import logging
 import os
 import zlib
 from pathlib import Path
@@ -12,6 +13,12 @@ import pytest
 def pytest_configure(config):
     # Paddle 3.3.1 says this at every training-mode forward of a BatchNorm2D; there is nothing to change.
     config.addinivalue_line("filterwarnings", "ignore:When training, we now always track:UserWarning")
+
+
+@pytest.fixture(autouse=True)
+def ppcls_log_propagates(monkeypatch):
+    """Let ``caplog`` see what the ``ppcls`` logger is given, whatever a test before this one set up."""
+    monkeypatch.setattr(logging.getLogger("ppcls"), "propagate", True)
 
 
 @pytest.fixture(scope="session")
