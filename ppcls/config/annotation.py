@@ -7,10 +7,13 @@ import ast
 import functools
 import inspect
 import sys
+import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Annotated, Any, Literal, Optional, Union
+
+UNIONS = (Union, getattr(types, "UnionType", Union))
+"""The origins of ``Union[int, None]`` and, from Python 3.10 on, of ``int | None``."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,9 @@ def parameters_of(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     not evaluated, so ``int | None`` works on Python 3.9, and a name that exists only for type
     checkers, as Paddle's ``Tensor`` does, becomes `Opaque`.
     """
-    scope = vars(sys.modules[target.__module__])
+    # A constructor may be inherited from a class of another module, where its names have their meaning.
+    function = getattr(target, "__init__") if isinstance(target, type) else target  # noqa: B009
+    scope = getattr(inspect.unwrap(function), "__globals__", None) or vars(sys.modules[target.__module__])
     parameters = inspect.signature(target).parameters.values()
     return {item.name: item.replace(annotation=_resolve(item.annotation, scope)) for item in parameters}
 
@@ -81,7 +86,7 @@ def _type_of(tree: ast.expr, scope: dict[str, Any]) -> Any:
         return scope.get(tree.id, _NAMES.get(tree.id, Opaque))
     if isinstance(tree, ast.Attribute):
         owner = _type_of(tree.value, scope)
-        return getattr(owner, tree.attr, Opaque) if isinstance(owner, ModuleType) else Opaque
+        return getattr(owner, tree.attr, Opaque) if isinstance(owner, types.ModuleType) else Opaque
     if isinstance(tree, ast.BinOp) and isinstance(tree.op, ast.BitOr):
         return Union[_type_of(tree.left, scope), _type_of(tree.right, scope)]
     if isinstance(tree, ast.Subscript):

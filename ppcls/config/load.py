@@ -3,22 +3,22 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import is_dataclass
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Any
 
 from ppcls.config.annotation import parameters_of
 from ppcls.config.node import Node, load_tree
-from ppcls.config.registry import LOSSES, METRICS, SCHEDULES, TRANSFORMS, Block, Call
-from ppcls.config.schema import RunConfig
+from ppcls.config.place import elsewhere
+from ppcls.config.registry import LOSSES, METRICS, SCHEDULES, TRANSFORMS, Call
+from ppcls.config.schema import GlobalSettings, RunConfig
 from ppcls.config.signature import Problems, nearest, parse
 from ppcls.utils.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+TRIED = (TRANSFORMS, LOSSES, METRICS, SCHEDULES)
 
 
 def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> RunConfig:
@@ -32,11 +32,11 @@ def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> RunCo
         ConfigError: with one line for every problem found, each with its file and line.
     """
     tree = load_tree(find_config(path), overrides)
-    problems = Problems(elsewhere=_elsewhere)
+    problems = Problems(elsewhere=elsewhere)
     _import_modules(tree, problems)
+    _unlist_optimizer(tree, problems)
     call = parse(tree, "", RunConfig, problems)
-    if not problems.errors:
-        _try_parts(call, call.kwargs["Global"].kwargs.get("epochs", 1), "", problems)
+    _try_parts(problems)
     if problems.errors:
         raise ConfigError(problems.errors)
     config = call()
@@ -57,9 +57,11 @@ def find_config(path: str | os.PathLike) -> Path:
     places = [path, REPOSITORY / path, Path("configs", *inside), REPOSITORY.joinpath("configs", *inside)]
     places.append(REPOSITORY.joinpath("ppcls", "configs", *inside))
     for place in places:
-        if place.is_file():
+        if os.path.isfile(place):
             return place
-    folder = next((place.parent for place in places if place.parent.is_dir()), Path("."))
+    if os.path.isdir(path):
+        raise ConfigError(f"{path}: this is a folder; name a YAML file in it")
+    folder = next((place.parent for place in places if os.path.isdir(place.parent)), Path("."))
     near = nearest(path.name, [item.name for item in sorted(folder.glob("*.yaml"))])
     advice = f"did you mean '{folder / near}'?" if near else "the shipped files are in configs/"
     raise ConfigError(f"{path}: there is no such file; {advice}")
@@ -75,66 +77,41 @@ def _import_modules(tree: Node, problems: Problems) -> None:
             problems.error(module, "Global.imports", f"'{module.value}' cannot be imported ({error})")
 
 
-def _try_parts(value: Any, epochs: int, path: str, problems: Problems) -> None:
+def _unlist_optimizer(tree: Node, problems: Problems) -> None:
+    # PaddleClas: a list gives each part of the model its own optimizer; one item of scope all is a usual section.
+    section = tree.value.get("Optimizer")
+    if section is None or not isinstance(section.value, list):
+        return
+    if len(section.value) == 1:
+        tree.value["Optimizer"] = section.value[0]
+    else:
+        problems.error(section, "Optimizer", "a list of several optimizers is not supported yet; keep one")
+        del tree.value["Optimizer"]
+
+
+def _try_parts(problems: Problems) -> None:
     """Build what costs nothing (transforms, losses, metrics, schedules): constructors check what types cannot say."""
+    epochs = next((call.kwargs.get("epochs") for _, call in problems.parts if call.target is GlobalSettings), None)
+    runtime = {"epochs": epochs or GlobalSettings.epochs, "step_each_epoch": 1000}
+    failed: list[Any] = []
+    for path, call in problems.parts:
+        registries = [registry for registry in TRIED if call.name in registry]
+        if not any(registry[call.name] is call.target for registry in registries):
+            continue
+        if any(_holds(value, kwargs) for value in call.kwargs.values() for kwargs in failed):
+            continue
+        try:
+            call(**{key: value for key, value in runtime.items() if key in parameters_of(call.target)})
+        except (ValueError, TypeError) as error:
+            failed.append(call.kwargs)
+            here = path if path.endswith(f".{call.name}") else f"{path}: {call.name}"
+            problems.error(Node(None, call.where), here, str(error))
+
+
+def _holds(value: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether the call with these very arguments is the value or somewhere in it."""
     if isinstance(value, list):
-        for index, item in enumerate(value):
-            _try_parts(item, epochs, f"{path}.{index}", problems)
-    if not isinstance(value, Call):
-        return
-    for key, item in value.kwargs.items():
-        inside = path if key == value.inline else f"{path}.{key}".lstrip(".")
-        _try_parts(item, epochs, inside, problems)
-    registries = [registry for registry in (TRANSFORMS, LOSSES, METRICS, SCHEDULES) if value.name in registry]
-    if not any(registry[value.name] is value.target for registry in registries):
-        return
-    runtime = {"epochs": epochs, "step_each_epoch": 1000}
-    try:
-        value(**{key: item for key, item in runtime.items() if key in value.runtime and key in _names(value)})
-    except (ValueError, TypeError) as error:
-        problems.error(Node(None, value.where), f"{path}: {value.name}", str(error))
-
-
-def _names(call: Call) -> Iterable[str]:
-    return parameters_of(call.target)
-
-
-def _elsewhere(key: str, path: str) -> str | None:
-    """The block that knows a key which stands in the wrong one; the nearest such block when several do."""
-    blocks = _places().get(key, ())
-    wanted = path.split(".")
-    ranked = sorted(blocks, key=lambda block: -len(os.path.commonprefix([block.split("."), wanted])))
-    return ranked[0] if ranked and path not in blocks else None
-
-
-@functools.lru_cache(maxsize=1)
-def _places() -> dict[str, list[str]]:
-    places: dict[str, list[str]] = {}
-    for key, path in _keys_of(RunConfig, ""):
-        if path and path not in places.setdefault(key, []):
-            places[key].append(path)
-    return places
-
-
-def _keys_of(target: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every key that may stand at a fixed place of a file, with the path of its block."""
-    for name, parameter in parameters_of(target).items():
-        inside = f"{path}.{name}".lstrip(".")
-        inline = False
-        for hint in _members(parameter.annotation):
-            if is_dataclass(hint):
-                yield from _keys_of(hint, inside)
-            elif get_origin(hint) is Annotated and isinstance(get_args(hint)[1], Block):
-                block = get_args(hint)[1]
-                inline = inline or block.inline
-                where = path if block.inline else inside
-                for entry in block.registry:
-                    yield from (
-                        (key, where) for key in parameters_of(block.registry[entry]) if key not in block.runtime
-                    )
-        if not inline:
-            yield name, path
-
-
-def _members(hint: Any) -> Iterable[Any]:
-    return get_args(hint) if get_origin(hint) is Union else [hint]
+        return any(_holds(item, kwargs) for item in value)
+    return isinstance(value, Call) and (
+        value.kwargs is kwargs or any(_holds(item, kwargs) for item in value.kwargs.values())
+    )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ BASE = "_base_"
 REPLACE = "_replace_"
 MAX_NODES = 100_000
 MAX_BYTES = 1 << 20
+MAX_DIGITS = 100  # a number of a million digits takes minutes to convert
+TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp")}
 
 
 @dataclass
@@ -47,9 +50,15 @@ def load_tree(path: str | os.PathLike, overrides: Iterable[str] = ()) -> Node:
         ConfigError: the file is missing or not valid YAML, a key stands twice, a base file is part
             of a circle, or an override's path leads nowhere.
     """
-    tree = _read(Path(path), chain=())
+    tree = _read(Path(path))
+    problems: list[str] = []
     for text in overrides:
-        override(tree, text)
+        try:
+            override(tree, text)
+        except ConfigError as error:
+            problems += error.problems
+    if problems:
+        raise ConfigError(problems)
     return tree
 
 
@@ -96,32 +105,40 @@ def _label(item: Node) -> str:
     return next(iter(item.value), "{}") if isinstance(item.value, dict) else str(item.value)
 
 
-def _read(path: Path, chain: tuple[Path, ...]) -> Node:
-    shown = _shown(path)
+def _read(path: Path, chain: tuple[Path, ...] = (), asked_by: str = "") -> Node:
+    shown = f"{asked_by}{_shown(path)}"
+    text = _text_of(path, shown)
     if path.resolve() in chain:
-        raise ConfigError(f"{shown}: {BASE} leads back to the file itself through {', '.join(map(_shown, chain))}")
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise ConfigError(f"{shown}: larger than {MAX_BYTES} bytes; is this a configuration file?")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{shown}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{shown}: not UTF-8 text (byte {error.start}); is this a configuration file?") from error
-    tree = _parse(text, shown, is_file=True)
+        raise ConfigError(f"{shown} leads back to itself through {', '.join(map(_shown, chain))}")
+    tree = _parse(text, _shown(path), is_file=True)
     if tree.value is None:
         tree.value = {}
     if not isinstance(tree.value, dict):
         raise ConfigError(f"{shown}:1: expected sections such as 'Global:' and 'Arch:', found {_kind(tree.value)}")
-    bases = tree.value.pop(BASE, None)
-    if bases is None:
-        return tree
+    bases = tree.value.pop(BASE, Node([], ""))
     merged = Node({}, tree.where)
     for name in bases.value if isinstance(bases.value, list) else [bases]:
         if not isinstance(name.value, str):
             raise ConfigError(f"{bases.where}: {BASE}: expected a path or a list of paths, found {_kind(name.value)}")
-        merged = _merge(merged, _read(path.parent / name.value, (*chain, path.resolve())))
+        base = _read(path.parent / name.value, (*chain, path.resolve()), f"{name.where}: {BASE}: ")
+        merged = _merge(merged, base)
     return _merge(merged, tree)
+
+
+def _text_of(path: Path, shown: str) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ConfigError(f"{shown}: this is not a file")
+        if status.st_size > MAX_BYTES:
+            raise ConfigError(f"{shown}: larger than {MAX_BYTES} bytes; is this a configuration file?")
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{shown}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{shown}: not UTF-8 text (byte {error.start}); is this a configuration file?") from error
+    except ValueError as error:
+        raise ConfigError(f"{shown!r}: not a path ({error})") from error
 
 
 def _merge(base: Node, later: Node) -> Node:
@@ -153,10 +170,11 @@ def _parse(text: str, source: str, is_file: bool = False) -> Node:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}:{mark.line + 1}" if is_file and mark else source
-        problem = " ".join(str(error.problem or error.context).split())
+        problem = " ".join(f"{error.context or ''} {error.problem or ''}".split())
         raise ConfigError(f"{place}: not valid YAML: {problem}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigError(f"{source}: not valid YAML: {' '.join(str(error).split())}") from error
+    except yaml.reader.ReaderError as error:
+        place = f"{source}:{text.count(chr(10), 0, error.position) + 1}" if is_file else source
+        raise ConfigError(f"{place}: not valid YAML: the character #x{error.character:04x} is not allowed") from error
     except RecursionError:
         raise ConfigError(f"{source}: nested too deeply to be a configuration") from None
 
@@ -177,27 +195,40 @@ class _Converter:
         self.count += 1
         if self.count > MAX_NODES:  # also what ends an alias that contains itself or multiplies without end
             raise ConfigError(f"{self.where(node)}: more than {MAX_NODES} values; is this a configuration file?")
-        if isinstance(node, yaml.SequenceNode):
+        if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
             return Node([self.node(item, self.where(item)) for item in node.value], where)
-        if isinstance(node, yaml.MappingNode):
+        if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
             return Node(self.mapping(node), where)
-        return Node(self.loader.construct_object(node), where)
+        return Node(self.scalar(node), where)
+
+    def scalar(self, node: yaml.Node) -> Any:
+        here = self.where(node)
+        if not isinstance(node, yaml.ScalarNode) or node.tag not in TAGS:
+            raise ConfigError(f"{here}: not valid YAML: the tag '{node.tag}' is not allowed")
+        if not node.tag.endswith(":str") and len(node.value) > MAX_DIGITS:
+            raise ConfigError(f"{here}: not valid YAML: a value of {len(node.value)} digits")
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, KeyError, OverflowError) as error:
+            raise ConfigError(f"{here}: not valid YAML: {node.value!r} ({error})") from error
 
     def mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
-        if not node.tag.startswith("tag:yaml.org,2002:map"):
-            raise ConfigError(f"{self.where(node)}: not valid YAML: the tag '{node.tag}' is not allowed")
         entries: dict[str, Node] = {}
         for key_node, value_node in node.value:
             here = self.where(key_node)
             if key_node.tag == "tag:yaml.org,2002:merge":
                 raise ConfigError(f"{here}: '<<' is not supported; put the shared part in a file and name it in {BASE}")
-            key = self.loader.construct_object(key_node) if isinstance(key_node, yaml.ScalarNode) else None
-            if not isinstance(key, (str, int, float, bool)):
-                raise ConfigError(f"{here}: a key must be a word, found {key_node.id}")
-            if str(key) in entries:
-                raise ConfigError(f"{here}: '{key}' stands here and at {entries[str(key)].where}; remove one of them")
-            entries[str(key)] = self.node(value_node, here)
+            if not isinstance(key_node, yaml.ScalarNode) or self.scalar(key_node) is None:
+                raise ConfigError(f"{here}: a key must be a word, found {_kind_of(key_node)}")
+            key = key_node.value  # as written: YAML 1.1 would make True of the word "on"
+            if key in entries:
+                raise ConfigError(f"{here}: '{key}' stands here and at {entries[key].where}; remove one of them")
+            entries[key] = self.node(value_node, here)
         return entries
+
+
+def _kind_of(node: Any) -> str:
+    return {"mapping": "a mapping", "sequence": "a list"}.get(node.id, "nothing")
 
 
 def _kind(value: Any) -> str:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 T = TypeVar("T", bound=Callable[..., Any])
 
@@ -20,6 +20,8 @@ class Registry:
 
     def __init__(self, noun: str) -> None:
         self.noun = noun
+        self.one = f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
+        self.plural = f"{noun}{'es' if noun.endswith('s') else 's'}"
         self._entries: dict[str, Callable[..., Any]] = {}
 
     def register(self, target: T) -> T:
@@ -71,6 +73,14 @@ class Block:
     runtime: tuple[str, ...] = ()
     inline: bool = False
     default: str | None = None
+
+
+def block_of(hint: Any, inline: bool | None = None) -> Block | None:
+    """The `Block` that a hint carries, or ``None``; a plain registry is a block with nothing special."""
+    mark = get_args(hint)[1] if get_origin(hint) is Annotated else None
+    if isinstance(mark, Registry):
+        mark = Block(mark)
+    return mark if isinstance(mark, Block) and (inline is None or mark.inline == inline) else None
 
 
 @dataclass(frozen=True)

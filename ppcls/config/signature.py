@@ -3,40 +3,18 @@
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from ppcls.config import legacy
-from ppcls.config.annotation import Opaque, Within, parameters_of
+from ppcls.config.annotation import UNIONS, Within, parameters_of
 from ppcls.config.node import Node
-from ppcls.config.registry import Block, Call, Registry
+from ppcls.config.problem import INVALID, Problems, is_slip, nearest, suggestion
+from ppcls.config.registry import Block, Call, block_of
+from ppcls.config.value import parse_literal, parse_scalar, shown, type_name
 
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
-FRACTION = re.compile(rf"\s*({NUMBER})\s*(?:/\s*({NUMBER})\s*)?")
-INVALID = object()
-
-
-@dataclass
-class Problems:
-    """Everything found wrong in one configuration, in the order of reading.
-
-    Attributes:
-        errors: what must be mended before anything is built.
-        warnings: what has no effect here.
-        elsewhere: for an unknown key and the block it stands in, the block that knows it, if there is one.
-    """
-
-    errors: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    elsewhere: Callable[[str, str], str | None] = lambda key, path: None
-
-    def error(self, node: Node, path: str, text: str) -> Any:
-        """Note an error and return the mark of a value that could not be read."""
-        self.errors.append(f"{node.where}: {path}: {text}" if path else f"{node.where}: {text}")
-        return INVALID
+__all__ = ["INVALID", "Problems", "nearest", "parse", "suggestion"]
 
 
 def parse(node: Node, path: str, hint: Any, problems: Problems) -> Any:
@@ -54,31 +32,15 @@ def parse(node: Node, path: str, hint: Any, problems: Problems) -> Any:
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return _parse_annotated(node, path, arguments[0], arguments[1], problems)
-    if origin is Union:
+    if origin in UNIONS:
         return _parse_union(node, path, arguments, problems)
     if origin is Literal:
-        return _parse_literal(node, path, arguments, problems)
+        return parse_literal(node, path, arguments, problems)
     if origin in (list, tuple, Sequence):
         return _parse_list(node, path, origin, arguments, problems)
     if isinstance(hint, type) and is_dataclass(hint):
         return _bind(node, path, hint, (), problems)
-    return _parse_scalar(node, path, hint, problems)
-
-
-def suggestion(word: str, names: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` for the nearest of the names, or the whole list when none is near."""
-    names = list(names)
-    near = nearest(word, names)
-    if near:
-        return f"; did you mean '{near}'?"
-    return f"; it may be {', '.join(names)}" if len(names) <= 12 else ""
-
-
-def nearest(word: str, names: Iterable[str]) -> str | None:
-    """The name most like the word, if one is like it at all."""
-    by_lower = {name.lower(): name for name in names}
-    match = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    return by_lower[match[0]] if match else None
+    return parse_scalar(node, path, hint, problems)
 
 
 def _bind(
@@ -88,30 +50,46 @@ def _bind(
     runtime: tuple[str, ...],
     problems: Problems,
     entries: dict[str, Node] | None = None,
+    siblings: Iterable[str] = (),
+    owner: Callable[..., Any] | None = None,
 ) -> Any:
-    """Hold a block against the signature of one callable; give the `Call`."""
+    """Hold a block against the signature of one callable; give the `Call`.
+
+    ``entries`` are the block's keys when they are not simply those of ``node``; ``siblings`` are keys that
+    may stand beside them, for suggestions, and ``owner`` is the callable that takes those.
+    """
     if entries is None:
         entries = node.value if node.value is not None else {}
     if not isinstance(entries, dict):
         return problems.error(node, path, f"expected a mapping of parameters, got {shown(node)}")
     parameters = parameters_of(target)
-    inline = next((name for name, item in parameters.items() if _block(item.annotation, inline=True)), None)
+    inline = next((name for name, item in parameters.items() if block_of(item.annotation, inline=True)), None)
     kwargs: dict[str, Any] = {}
     if inline:
         kwargs[inline], path, entries = _bind_named_part(node, path, target, inline, problems)
     unknown = [key for key in entries if key not in parameters or key in runtime or key == inline]
+    known = [name for name in (*parameters, *siblings) if name not in (*runtime, inline)]
     for key in unknown:
-        _unknown_key(entries[key], path, key, target, list(parameters), runtime, problems)
-    meant = {nearest(key, parameters) for key in unknown}
+        if key in runtime:
+            here = f"{path}.{key}"
+            problems.error(entries[key], here, f"{target.__name__} gets '{key}' from the framework; remove it")
+        else:
+            _unknown_key(entries[key], path, key, [target, *([owner] if owner else [])], known, problems)
+    meant = {nearest(key, known) for key in unknown}
     for key, item in parameters.items():
         if key in entries and key not in unknown:
             kwargs[key] = parse(entries[key], f"{path}.{key}" if path else key, item.annotation, problems)
-        elif item.default is item.empty and key not in runtime and key != inline and key not in meant:
-            problems.error(node, path, f"{target.__name__} needs '{key}', which has no default")
+        elif item.default is item.empty and key not in (*runtime, inline, *meant):
+            text = (
+                f"{target.__name__} needs '{key}', which has no default" if path else f"the section '{key}' is missing"
+            )
+            problems.error(node, path, text)
     if any(value is INVALID for value in kwargs.values()):
         return INVALID
     origins = {key: entries[key].where for key in kwargs if key in entries}
-    return Call(target, kwargs, node.where, origins, inline=inline, runtime=runtime)
+    call = Call(target, kwargs, node.where, origins, inline=inline, runtime=runtime)
+    problems.parts.append((path, call))
+    return call
 
 
 def _bind_named_part(
@@ -123,45 +101,33 @@ def _bind_named_part(
         The named callable's `Call` (or ``INVALID``), the path of the block and the owner's own entries.
     """
     owned = parameters_of(owner)
-    block = _block(owned[inline].annotation)
+    block = block_of(owned[inline].annotation)
+    assert block is not None
     name, path, entries = _named(node, path, block, problems)
-    own = {key: entry for key, entry in entries.items() if key in owned and key != inline}
+    siblings = [key for key in owned if key != inline]
+    own = {key: entry for key, entry in entries.items() if key in siblings}
     if name is None:
         return INVALID, path, own
-    target = block.registry[name.value]
     rest = {key: entry for key, entry in entries.items() if key not in own}
-    known = [name for name in (*parameters_of(target), *owned, "name") if name not in (*block.runtime, inline)]
-    strange = [key for key in rest if key not in parameters_of(target)]
-    for key in strange:
-        _unknown_key(rest.pop(key), path, key, target, known, (), problems, owner)
-    call = _bind(name, path, target, block.runtime, problems, rest)
+    siblings.append("name")
+    call = _bind(name, path, block.registry[name.value], block.runtime, problems, rest, siblings, owner)
     return call if call is INVALID else replace(call, deferred=True), path, own
 
 
 def _unknown_key(
-    node: Node,
-    path: str,
-    key: str,
-    target: Callable[..., Any],
-    known: list[str],
-    runtime: tuple[str, ...],
-    problems: Problems,
-    owner: Callable[..., Any] | None = None,
+    node: Node, path: str, key: str, targets: list[Callable[..., Any]], known: list[str], problems: Problems
 ) -> None:
     here = f"{path}.{key}" if path else key
-    reason = legacy.reason(target.__name__, key) or (legacy.reason(owner.__name__, key) if owner else None)
+    reason = next(filter(None, (legacy.reason(target.__name__, key) for target in targets)), None)
+    near = nearest(key, known)
     if reason:
         problems.warnings.append(f"{node.where}: {here}: {reason}")
-    elif key in runtime:
-        problems.error(node, here, f"{target.__name__} gets '{key}' from the framework; remove it")
     elif not path and key in legacy.UNSUPPORTED_SECTIONS:
         problems.error(node, here, f"this section is not supported yet ({legacy.UNSUPPORTED_SECTIONS[key]}); remove it")
     else:
-        what = f"{target.__name__} has no parameter" if path else "there is no section"
-        place = problems.elsewhere(key, path)
-        names = [name for name in known if name not in runtime]
-        advice = f"; it belongs under '{place}'" if place else suggestion(key, names)
-        problems.error(node, here, f"{what} '{key}'{advice}")
+        what = f"{targets[0].__name__} has no parameter" if path else "there is no section"
+        place = None if near and is_slip(key, near) else problems.elsewhere(key, path)
+        problems.error(node, here, f"{what} '{key}'{f'; {place}' if place else suggestion(key, known)}")
 
 
 def _parse_named(node: Node, path: str, block: Block, deferred: bool, problems: Problems) -> Any:
@@ -169,7 +135,7 @@ def _parse_named(node: Node, path: str, block: Block, deferred: bool, problems: 
     name, path, entries = _named(node, path, block, problems)
     if name is None:
         return INVALID
-    call = _bind(name, path, block.registry[name.value], block.runtime, problems, entries)
+    call = _bind(name, path, block.registry[name.value], block.runtime, problems, entries, ["name"])
     return call if call is INVALID else replace(call, deferred=deferred)
 
 
@@ -188,21 +154,22 @@ def _named(node: Node, path: str, block: Block, problems: Problems) -> tuple[Nod
 
 
 def _split_name(node: Node, path: str, block: Block, problems: Problems) -> tuple[Node | None, dict[str, Node]]:
-    noun = block.registry.noun
+    one = block.registry.one
     if isinstance(node.value, str):
         return node, {}
     if not isinstance(node.value, dict):
-        problems.error(node, path, f"expected the name of a {noun} and its parameters, got {shown(node)}")
+        problems.error(node, path, f"expected the name of {one} and its parameters, got {shown(node)}")
         return None, {}
     entries = dict(node.value)
     if "name" in entries:
         name = entries.pop("name")
         if not isinstance(name.value, str):
-            problems.error(name, f"{path}.name", f"expected the name of a {noun}, got {shown(name)}")
+            problems.error(name, f"{path}.name", f"expected the name of {one}, got {shown(name)}")
             return None, entries
         return name, entries
     blocks = [key for key, entry in entries.items() if entry.value is None or isinstance(entry.value, dict)]
-    if len(entries) == 1 and blocks:
+    usual = parameters_of(block.registry[block.default]) if block.default and block.default in block.registry else {}
+    if len(entries) == 1 and blocks and blocks[0] not in usual:
         return Node(blocks[0], entries[blocks[0]].where), dict(entries[blocks[0]].value or {})
     if len(entries) == 1 and next(iter(entries)) in block.registry:
         name, entry = next(iter(entries.items()))
@@ -213,26 +180,19 @@ def _split_name(node: Node, path: str, block: Block, problems: Problems) -> tupl
         text = f"'{stray}' stands beside '{blocks[0]}', not inside it; indent it, or make it an item of its own"
         problems.error(entries[stray], path, text)
         return None, {}
-    if block.default:
+    texts = [key for key, entry in entries.items() if isinstance(entry.value, str) and key not in usual]
+    near = nearest("name", texts)
+    if block.default and not (near and is_slip(near, "name")):
         return Node(block.default, node.where), entries
-    near = next((key for key in entries if nearest(key, ["name"])), None)
     if near:
         problems.error(entries.pop(near), f"{path}.{near}", f"there is no parameter '{near}'; did you mean 'name'?")
     else:
-        problems.error(node, path, f"'name' is missing; it says which {noun} is meant")
+        problems.error(node, path, f"'name' is missing; it says which {block.registry.noun} is meant")
     return None, entries
 
 
-def _block(hint: Any, inline: bool | None = None) -> Any:
-    """The `Block` that a hint carries, or ``None``; a plain registry is a block with nothing special."""
-    mark = get_args(hint)[1] if get_origin(hint) is Annotated else None
-    if isinstance(mark, Registry):
-        mark = Block(mark)
-    return mark if isinstance(mark, Block) and (inline is None or mark.inline == inline) else None
-
-
 def _parse_annotated(node: Node, path: str, base: Any, mark: Any, problems: Problems) -> Any:
-    block = _block(Annotated[base, mark])
+    block = block_of(Annotated[base, mark])
     if block is None:
         value = parse(node, path, base, problems)
         if isinstance(mark, Within) and isinstance(value, (int, float)) and value not in mark:
@@ -241,7 +201,7 @@ def _parse_annotated(node: Node, path: str, base: Any, mark: Any, problems: Prob
     if get_origin(base) is list:
         item_type = get_args(base)[0]
         if not isinstance(node.value, list):
-            return problems.error(node, path, f"expected a list of {block.registry.noun}s, got {shown(node)}")
+            return problems.error(node, path, f"expected a list of {block.registry.plural}, got {shown(node)}")
         deferred = item_type is Call
         items = [
             _parse_named(item, f"{path}.{index}", block, deferred, problems) for index, item in enumerate(node.value)
@@ -259,16 +219,15 @@ def _parse_union(node: Node, path: str, members: tuple[Any, ...], problems: Prob
         attempt = Problems(elsewhere=problems.elsewhere)
         value = parse(node, path, member, attempt)
         if not attempt.errors:
-            problems.warnings.extend(attempt.warnings)
+            problems.adopt(attempt)
             return value
         attempts.append((member, attempt))
     structured = [attempt for member, attempt in attempts if _fits_shape(node, member)]
-    if (
-        len(structured) == 1
-    ):  # the only member of the value's shape is what was meant, so its errors are the useful ones
-        problems.errors.extend(structured[0].errors)
+    if len(structured) == 1:
+        # The only member of the value's shape is what was meant, so its errors are the useful ones.
+        problems.adopt(structured[0])
         return INVALID
-    return problems.error(node, path, f"expected {' or '.join(map(type_name, members))}; got {shown(node)}")
+    return problems.error(node, path, f"expected {type_name(Union[members])}; got {shown(node)}")
 
 
 def _fits_shape(node: Node, hint: Any) -> bool:
@@ -278,20 +237,6 @@ def _fits_shape(node: Node, hint: Any) -> bool:
     if isinstance(node.value, list):
         return get_origin(base) in (list, tuple, Sequence)
     return isinstance(node.value, base) if isinstance(base, type) else get_origin(base) is Literal
-
-
-def _parse_literal(node: Node, path: str, allowed: tuple[Any, ...], problems: Problems) -> Any:
-    value = node.value
-    if isinstance(value, (str, int, float, type(None))):
-        for choice in allowed:
-            if value == choice and isinstance(value, bool) == isinstance(choice, bool):
-                return choice
-    if len(allowed) == 1:
-        return problems.error(node, path, f"only {allowed[0]!r} is supported; got {shown(node)}")
-    advice = (
-        suggestion(value, [choice for choice in allowed if isinstance(choice, str)]) if isinstance(value, str) else ""
-    )
-    return problems.error(node, path, f"expected one of {', '.join(map(_text, allowed))}; got {shown(node)}{advice}")
 
 
 def _parse_list(node: Node, path: str, origin: Any, arguments: tuple[Any, ...], problems: Problems) -> Any:
@@ -307,68 +252,3 @@ def _parse_list(node: Node, path: str, origin: Any, arguments: tuple[Any, ...], 
     if any(item is INVALID for item in items):
         return INVALID
     return tuple(items) if origin is tuple else items
-
-
-def _parse_scalar(node: Node, path: str, hint: Any, problems: Problems) -> Any:
-    value = node.value
-    if hint is Any or hint is object:
-        return node.plain()
-    if hint is float:
-        number = _number(value)
-        if number is not None:
-            return number
-    elif hint is int:
-        if isinstance(value, int) and not isinstance(value, bool):
-            return value
-    elif hint in (bool, str, dict, list, tuple, type(None), None):
-        if isinstance(value, hint or type(None)) or (hint is tuple and isinstance(value, list)):
-            return node.plain()
-    elif hint in (Opaque, Callable) or isinstance(hint, type):
-        return problems.error(node, path, "cannot be given in YAML; remove it")
-    quotes = "; put it in quotes to make it text" if hint is str and not isinstance(value, (dict, list)) else ""
-    return problems.error(node, path, f"expected {type_name(hint)}; got {shown(node)}{quotes}")
-
-
-def _number(value: Any) -> float | None:
-    # PaddleClas: YAML 1.1 reads 1e-8 as text, and 1.0/255.0 is written for the scale of NormalizeImage.
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    match = FRACTION.fullmatch(value) if isinstance(value, str) else None
-    if not match or (match[2] and float(match[2]) == 0):
-        return None
-    return float(match[1]) / float(match[2]) if match[2] else float(match[1])
-
-
-def type_name(hint: Any) -> str:
-    """A type as a person would say it."""
-    names: dict[Any, str] = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    names.update({type(None): "null", None: "null", list: "a list", dict: "a mapping", tuple: "a list"})
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Annotated:
-        block = _block(hint)
-        if block is None:
-            return f"{type_name(arguments[0])} ({arguments[1]})"
-        return f"a list of {block.registry.noun}s" if get_origin(arguments[0]) is list else f"a {block.registry.noun}"
-    if origin is Union:
-        return " or ".join(type_name(item) for item in arguments)
-    if origin is Literal:
-        return " or ".join(map(_text, arguments))
-    if origin in (list, tuple, Sequence):
-        return f"a list of ({', '.join(type_name(item) for item in arguments if item is not ...)})"
-    if is_dataclass(hint):
-        blocks = [_block(item.annotation, inline=True) for item in parameters_of(hint).values()]
-        return next((f"a {block.registry.noun}" for block in blocks if block), "a mapping")
-    return names.get(hint, getattr(hint, "__name__", str(hint)))
-
-
-def shown(node: Node) -> str:
-    """A value as YAML would show it, short."""
-    if isinstance(node.value, dict):
-        return f"a mapping with {', '.join(map(repr, list(node.value)[:3])) or 'nothing in it'}"
-    if isinstance(node.value, list):
-        return f"a list of {len(node.value)}"
-    return "null" if node.value is None else _text(node.value)
-
-
-def _text(value: Any) -> str:
-    return {True: "true", False: "false"}[value] if isinstance(value, bool) else repr(value)

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Check a YAML file without running it, or show all that it means."""
+
+import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ppcls.utils.cli import run  # noqa: E402
+
+EXAMPLES = """examples:
+  python tools/check_config.py -c configs/ImageNet/DenseNet/DenseNet121.yaml
+  python tools/check_config.py -c configs/ImageNet/DenseNet/DenseNet121.yaml -o Global.epochs=3 --print
+
+exit code: 0 when the file can be used, 2 when not; every mistake is one line on stderr with its file and line."""
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the YAML file")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY.PATH=VALUE",
+        help="replace one value, such as Global.epochs=3 or DataLoader.Train.sampler.batch_size=8; may be repeated",
+    )
+    parser.add_argument(
+        "--print",
+        action="store_true",
+        help="show the whole file with every default filled in, and where each value comes from",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Check the file that the command line names."""
+    options = arguments()
+    # These register all that a file may name; they are slow to import, so --help is answered first.
+    from ppcls import arch, data, engine, loss, metric, optimizer  # noqa: F401
+    from ppcls.config import load_config
+    from ppcls.config.resolved import resolved_text
+
+    config = load_config(options.config, options.override)
+    for warning in config.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if options.print:
+        print(resolved_text(config.call, origins=True), end="")
+    else:
+        print(f"{options.config}: ok")
+
+
+if __name__ == "__main__":
+    run(main)
