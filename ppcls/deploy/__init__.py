@@ -1,1 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Trained models as files that answer without the training side."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import warnings
@@ -34,3 +35,23 @@ def run(main: Callable[[], None]) -> NoReturn:
         # The reader (such as `head`) has left; without this, Python complains once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     raise SystemExit(0)
+
+
+def config_arguments(description: str, example: str) -> argparse.Namespace:
+    """Parse what every verb takes: ``-c FILE`` and any number of ``-o key.path=value``."""
+    parser = argparse.ArgumentParser(
+        description=description,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the experiment's YAML file")
+    parser.add_argument(
+        "-o",
+        "--override",
+        action="append",
+        default=[],
+        metavar="KEY.PATH=VALUE",
+        help="set one value of the file, such as -o Global.epochs=3 or -o DataLoader.Train.sampler.batch_size=8; "
+        "the value is read as YAML, list items are named by number; may be given many times",
+    )
+    return parser.parse_args()

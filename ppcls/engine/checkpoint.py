@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: written whole or not at all, trusted only while they verify, enough to continue to the bit."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+from safetensors.numpy import save_file
+
+from ppcls.arch.pretrained import load_weights, read_weights
+from ppcls.engine.ema import ModelEMA
+from ppcls.engine.optimizer_state import optimizer_tensors, restore_optimizer
+from ppcls.engine.precision import Precision
+from ppcls.engine.trainer import TrainState
+from ppcls.optimizer import Schedule
+from ppcls.utils import dist
+from ppcls.utils.errors import StorageError
+from ppcls.utils.logger import logger
+from ppcls.utils.storage import published, verify
+
+BEST = "best_model"
+LATEST = "latest"
+AUTO = "auto"
+NUM_NEWEST = 2
+_NAME = re.compile(r"epoch_(\d+)")
+
+
+@dataclass
+class Parts:
+    """What a training consists of, as far as it changes while it runs."""
+
+    model: nn.Layer
+    optimizer: paddle.optimizer.Optimizer
+    schedule: Schedule
+    precision: Precision
+    ema: ModelEMA | None = None
+
+
+class Checkpointer:
+    """Saves and restores a training in ``directory/epoch_N``, and its best weights in ``directory/best_model``.
+
+    Args:
+        directory: the run's output directory.
+        parts: what is saved and restored.
+        save_interval: checkpoints of epochs divisible by it are kept; the newest two always are. 0: only those.
+        description: written into every checkpoint, for people and for later checks.
+    """
+
+    def __init__(self, directory: str | Path, parts: Parts, save_interval: int, description: dict[str, Any]) -> None:
+        self.directory = Path(directory)
+        self.parts = parts
+        self.save_interval = save_interval
+        self.description = description
+
+    def save(self, state: TrainState) -> None:
+        """Write the checkpoint of the epoch that has just ended, then remove those that are not kept.
+
+        Raises:
+            StorageError: it cannot be written; what was there before is untouched.
+        """
+        if dist.is_main():
+            path = self.directory / f"epoch_{state.epoch}"
+            parts = self.parts
+            with published(path) as partial:
+                save_file(weights_of(parts.model), partial / "model.safetensors")
+                save_file(optimizer_tensors(parts.optimizer, parts.model), partial / "optimizer.safetensors")
+                if parts.ema:
+                    save_file(weights_of(parts.ema.model), partial / "ema.safetensors")
+                self._write_state(partial, state, parts.schedule.state_dict(), parts.precision.state_dict())
+            logger.info("[Save][Epoch %d] %s", state.epoch, path)
+            self._prune(state.epoch)
+        dist.barrier()
+
+    def save_best(self, state: TrainState) -> None:
+        """Write the weights that evaluation has just used (the averaged ones, with EMA) as the best.
+
+        Raises:
+            StorageError: they cannot be written; the former best is untouched.
+        """
+        if dist.is_main():
+            model = self.parts.ema.model if self.parts.ema else self.parts.model
+            with published(self.directory / BEST) as partial:
+                save_file(weights_of(model), partial / "model.safetensors")
+                self._write_state(partial, state, {}, {})
+        dist.barrier()
+
+    def load(self, source: str) -> TrainState:
+        """Restore a training.
+
+        Args:
+            source: a checkpoint directory; ``auto`` for the newest that verifies in the output directory, or a
+                fresh start when there is none; ``<directory>/latest`` for the newest there.
+
+        Raises:
+            StorageError: it is not there, does not verify, or is of another model.
+        """
+        path = self._find(source)
+        if path is None:
+            logger.info("checkpoints: auto: no checkpoint in %s yet, starting from the beginning", self.directory)
+            return TrainState()
+        stored = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        parts = self.parts
+        load_weights(parts.model, read_weights(path / "model.safetensors"), str(path), allow="none")
+        tensors = read_weights(path / "optimizer.safetensors")
+        restore_optimizer(parts.optimizer, parts.model, tensors, parts.schedule, str(path))
+        if parts.ema:
+            averaged = path / "ema.safetensors"
+            if not averaged.exists():
+                raise StorageError(f"{path}: has no averaged weights; remove the EMA section or start anew")
+            load_weights(parts.ema.model, read_weights(averaged), str(path), allow="none")
+        parts.schedule.set_state_dict(stored["schedule"])
+        parts.precision.load_state_dict(stored["precision"])
+        best = stored["best"] or {"value": None, "epoch": 0}
+        logger.info("continuing from %s: epoch %d, step %d are done", path, stored["epoch"], stored["step"])
+        return TrainState(
+            epoch=stored["epoch"],
+            step=stored["step"],
+            metrics=stored["metrics"],
+            best=best["value"],
+            best_epoch=best["epoch"],
+        )
+
+    def _find(self, source: str) -> Path | None:
+        if source == AUTO:
+            return newest_valid(self.directory)
+        path = Path(source)
+        if path.name == LATEST and not path.exists():
+            newest = newest_valid(path.parent)
+            if newest is None:
+                raise StorageError(f"{source}: there is no checkpoint in {path.parent}")
+            return newest
+        if not path.is_dir():
+            raise StorageError(f"{source}: no such checkpoint; give a directory such as output/epoch_5, or 'auto'")
+        try:
+            files = verify(path)["files"]
+        except StorageError as error:
+            previous = newest_valid(path.parent, quiet=True)
+            advice = f"the newest good one is {previous}" if previous else "there is no good one beside it"
+            raise StorageError(f"{error}; {advice}") from error
+        if "optimizer.safetensors" not in files:
+            raise StorageError(f"{source}: holds weights only; start from it with Global.pretrained_model instead")
+        return path
+
+    def _write_state(self, directory: Path, state: TrainState, schedule: dict, precision: dict) -> None:
+        best = None if state.best is None else {"value": state.best, "epoch": state.best_epoch}
+        stored = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "best": best,
+            "metrics": state.metrics,
+            "schedule": schedule,
+            "precision": precision,
+            **self.description,
+        }
+        (directory / "state.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
+
+    def _prune(self, epoch: int) -> None:
+        newest = [path for path in checkpoints_in(self.directory) if _epoch(path) <= epoch]
+        for path in newest[NUM_NEWEST:]:
+            if not self.save_interval or _epoch(path) % self.save_interval:
+                shutil.rmtree(path)
+
+
+def checkpoints_in(directory: Path) -> list[Path]:
+    """The directories named like checkpoints, newest first."""
+    paths = [path for path in directory.glob("epoch_*") if _NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted(paths, key=_epoch, reverse=True)
+
+
+def newest_valid(directory: Path, quiet: bool = False) -> Path | None:
+    """The newest checkpoint that verifies; every newer one that does not is named in a warning."""
+    for path in checkpoints_in(directory):
+        try:
+            verify(path)
+            return path
+        except StorageError as error:
+            if not quiet:
+                logger.warning("%s; trying the one before it", error)
+    return None
+
+
+def weights_of(model: nn.Layer) -> dict[str, np.ndarray]:
+    """Every entry of the state dict as an array; bfloat16 as float32, which holds it exactly."""
+    return {name: array_of(tensor) for name, tensor in model.state_dict().items()}
+
+
+def array_of(tensor: paddle.Tensor) -> np.ndarray:
+    """A tensor as a contiguous array; bfloat16 as float32."""
+    if tensor.dtype == paddle.bfloat16:
+        tensor = tensor.astype("float32")
+    return np.ascontiguousarray(tensor.numpy())
+
+
+def _epoch(path: Path) -> int:
+    match = _NAME.fullmatch(path.name)
+    return int(match[1]) if match else -1

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers for images, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ppcls.data.images import load_image
+from ppcls.utils.errors import DataError
+
+
+def answers(
+    logits_of_images: Callable[[np.ndarray], np.ndarray],
+    paths: Sequence[str],
+    transforms: Sequence[Any],
+    postprocess: Callable[[np.ndarray, list[str]], list[dict[str, Any]]],
+    batch_size: int,
+) -> Iterator[dict[str, Any]]:
+    """One result per path, in the order of the paths; an image that cannot be read gives its ``error`` instead.
+
+    Args:
+        logits_of_images: float32 [N, C, H, W] to [N, class_num].
+        paths: image files.
+        transforms: from the file's bytes to the model's input.
+        postprocess: from logits and file names to results.
+        batch_size: images answered at once.
+    """
+    for start in range(0, len(paths), batch_size):
+        chunk = paths[start : start + batch_size]
+        loaded: dict[int, np.ndarray] = {}
+        results: dict[int, dict[str, Any]] = {}
+        for index, path in enumerate(chunk):
+            try:
+                loaded[index] = load_image(path, transforms)
+            except DataError as error:
+                results[index] = {"file_name": path, "error": str(error)}
+        for indices in _of_one_shape(loaded):
+            logits = logits_of_images(np.stack([loaded[index] for index in indices]))
+            found = postprocess(logits, [chunk[index] for index in indices])
+            results.update(zip(indices, found))
+        yield from (results[index] for index in range(len(chunk)))
+
+
+def _of_one_shape(images: dict[int, np.ndarray]) -> list[list[int]]:
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for index, image in images.items():
+        groups.setdefault(image.shape, []).append(index)
+    return list(groups.values())

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the processes of one run do together; with one process, all of it is trivial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import paddle
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return paddle.distributed.get_rank()
+
+
+def world_size() -> int:
+    """How many processes the launcher started."""
+    return paddle.distributed.get_world_size()
+
+
+def is_main() -> bool:
+    """Whether this is the process that writes files."""
+    return rank() == 0
+
+
+def connect() -> None:
+    """Join the other processes, if there are any."""
+    if world_size() > 1:
+        paddle.distributed.init_parallel_env()
+
+
+def barrier() -> None:
+    """Wait until every process is here."""
+    if world_size() > 1:
+        sum_over_ranks(np.zeros(1, np.int64))
+
+
+def sum_over_ranks(array: np.ndarray) -> np.ndarray:
+    """The element-wise sum of the same array (int64 or float64) of every process."""
+    if world_size() == 1:
+        return array
+    tensor = paddle.to_tensor(array)
+    paddle.distributed.all_reduce(tensor)
+    return tensor.numpy()
+
+
+def gathered(value: Any) -> list[Any]:
+    """The same small value (numbers, text, lists) of every process, in the order of ranks."""
+    if world_size() == 1:
+        return [value]
+    values: list[Any] = []
+    paddle.distributed.all_gather_object(values, value)
+    return values

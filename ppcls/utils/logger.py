@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The ``ppcls`` logger: lines for people on a stream, and in a file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from typing import TextIO
+
+from tqdm import tqdm
+
+logger = logging.getLogger("ppcls")
+FORMAT = logging.Formatter("[%(asctime)s] ppcls %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
+
+
+class _Console(logging.Handler):
+    """Writes above a progress bar, if there is one; leaves out what the bar shows already."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self.stream = stream
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not (has_bar() and getattr(record, "on_bar", False)):
+            tqdm.write(self.format(record), file=self.stream)
+            self.stream.flush()
+
+
+def start_logging(file: str | os.PathLike | None = None, stream: TextIO | None = None, enabled: bool = True) -> None:
+    """Send the log to a stream (standard output unless told otherwise) and, appended, to a file.
+
+    Args:
+        file: the log file.
+        stream: where people look.
+        enabled: false for processes that keep silent; their warnings are dropped too.
+    """
+    stop_logging()
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handlers: list[logging.Handler] = [_Console(stream or sys.stdout)] if enabled else [logging.NullHandler()]
+    if file and enabled:
+        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+    for handler in handlers:
+        handler.setFormatter(FORMAT)
+        logger.addHandler(handler)
+
+
+def stop_logging() -> None:
+    """Close the handlers that `start_logging` made."""
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def has_bar() -> bool:
+    """Whether progress bars are drawn: a person is watching a terminal."""
+    return sys.stderr.isatty()
