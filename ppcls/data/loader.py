@@ -113,10 +113,15 @@ class Loader:
             use_shared_memory=self.use_shared_memory,
             worker_init_fn=_init_worker,
         )
-        for images, labels, failure in loader:
-            if failure is not None:
-                raise failure.error from RuntimeError(f"in a worker process:\n{failure.trace}")
-            yield images, labels
+        iterator = iter(loader)
+        try:
+            for images, labels, failure in iterator:
+                if failure is not None:
+                    raise failure.error from RuntimeError(f"in a worker process:\n{failure.trace}")
+                yield images, labels
+        finally:
+            # Paddle 3.3.1: a thread holds the iterator, so the workers of one left early would never end.
+            iterator._try_shutdown_all()
 
 
 @dataclass(frozen=True)
