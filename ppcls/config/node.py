@@ -18,6 +18,7 @@ BASE = "_base_"
 REPLACE = "_replace_"
 MAX_NODES = 100_000
 MAX_BYTES = 1 << 20
+MAX_DEPTH = 50
 MAX_DIGITS = 100  # a number of a million digits takes minutes to convert
 TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp")}
 
@@ -191,14 +192,16 @@ class _Converter:
     def where(self, node: yaml.Node) -> str:
         return f"{self.source}:{node.start_mark.line + 1}" if self.is_file else self.source
 
-    def node(self, node: yaml.Node, where: str) -> Node:
+    def node(self, node: yaml.Node, where: str, depth: int = 0) -> Node:
         self.count += 1
-        if self.count > MAX_NODES:  # also what ends an alias that contains itself or multiplies without end
+        if depth > MAX_DEPTH:  # also what ends an alias that contains itself
+            raise ConfigError(f"{self.where(node)}: nested too deeply to be a configuration")
+        if self.count > MAX_NODES:  # also what ends aliases that multiply
             raise ConfigError(f"{self.where(node)}: more than {MAX_NODES} values; is this a configuration file?")
         if isinstance(node, yaml.SequenceNode) and node.tag == "tag:yaml.org,2002:seq":
-            return Node([self.node(item, self.where(item)) for item in node.value], where)
+            return Node([self.node(item, self.where(item), depth + 1) for item in node.value], where)
         if isinstance(node, yaml.MappingNode) and node.tag == "tag:yaml.org,2002:map":
-            return Node(self.mapping(node), where)
+            return Node(self.mapping(node, depth + 1), where)
         return Node(self.scalar(node), where)
 
     def scalar(self, node: yaml.Node) -> Any:
@@ -212,7 +215,7 @@ class _Converter:
         except (ValueError, KeyError, OverflowError) as error:
             raise ConfigError(f"{here}: not valid YAML: {node.value!r} ({error})") from error
 
-    def mapping(self, node: yaml.MappingNode) -> dict[str, Node]:
+    def mapping(self, node: yaml.MappingNode, depth: int) -> dict[str, Node]:
         entries: dict[str, Node] = {}
         for key_node, value_node in node.value:
             here = self.where(key_node)
@@ -223,7 +226,7 @@ class _Converter:
             key = key_node.value  # as written: YAML 1.1 would make True of the word "on"
             if key in entries:
                 raise ConfigError(f"{here}: '{key}' stands here and at {entries[key].where}; remove one of them")
-            entries[key] = self.node(value_node, here)
+            entries[key] = self.node(value_node, here, depth)
         return entries
 
 

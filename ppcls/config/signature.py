@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from ppcls.config import legacy
 from ppcls.config.annotation import UNIONS, Within, parameters_of
-from ppcls.config.node import Node
+from ppcls.config.node import BASE, Node
 from ppcls.config.problem import INVALID, Problems, is_slip, nearest, suggestion
 from ppcls.config.registry import Block, Call, block_of
 from ppcls.config.value import parse_literal, parse_scalar, shown, type_name
@@ -68,7 +68,7 @@ def _bind(
     if inline:
         kwargs[inline], path, entries = _bind_named_part(node, path, target, inline, problems)
     unknown = [key for key in entries if key not in parameters or key in runtime or key == inline]
-    known = [name for name in (*parameters, *siblings) if name not in (*runtime, inline)]
+    known = [name for name in (*parameters, *siblings, *(() if path else (BASE,))) if name not in (*runtime, inline)]
     for key in unknown:
         if key in runtime:
             here = f"{path}.{key}"

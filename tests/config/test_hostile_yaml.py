@@ -1,0 +1,129 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Malicious and odd files: refused with file and line, at once, or read just as `yaml.safe_load` reads them."""
+
+import os
+import time
+
+import pytest
+import yaml
+
+from ppcls import arch, data, loss, metric, optimizer  # noqa: F401
+from ppcls.config import load_config
+from ppcls.config.node import load_tree
+from ppcls.utils.errors import ConfigError
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
+)
+RUN = "Global: {epochs: 1}\nArch: {name: DenseNet121}\nLoss:\n  Train:\n"
+SCALE = "Infer:\n  PostProcess: Topk\n  transforms:\n    - NormalizeImage:\n        scale: "
+
+# Each: the text, and a part of the message; {c} is a file that appears if something of the text is executed.
+REFUSED = {
+    "python_object_apply": ("a: 1\nb: !!python/object/apply:os.system ['touch {c}']\n", "x.yaml:2: not valid YAML"),
+    "python_object_new": ("b: !!python/object/new:os.system ['touch {c}']\n", "x.yaml:1: not valid YAML"),
+    "python_name": ("b: !!python/name:os.system\n", "x.yaml:1: not valid YAML"),
+    "python_module": ("b: !!python/module:antigravity\n", "x.yaml:1: not valid YAML"),
+    "python_tuple": ("b: !!python/tuple [1, 2]\n", "x.yaml:1: not valid YAML"),
+    "python_object_mapping": ("b: !!python/object:os._Environ {data: 1}\n", "x.yaml:1: not valid YAML"),
+    "unknown_tag": ("a: 1\nb: !mine 3\n", "x.yaml:2: not valid YAML"),
+    "binary": ("b: !!binary aGk=\n", "x.yaml:1: not valid YAML"),
+    "set": ("b: !!set {a, b}\n", "x.yaml:1: not valid YAML"),
+    "scalar_called_mapping": ("b: !!map text\n", "x.yaml:1: not valid YAML"),
+    "key_with_tag": ("!!python/name:os.system : 1\n", "x.yaml:1: not valid YAML"),
+    "expression_as_scale": (RUN + "    - CELoss:\n" + SCALE + "__import__('os').system('touch {c}')\n", "x.yaml:10: "),
+    "expression_as_section": ("__import__('os').system('touch {c}'):\n  a: 1\n", "there is no section"),
+    "class_name_os_system": ("Global: {}\nArch: {name: os.system}\n", "x.yaml:2: Arch: unknown architecture"),
+    "class_name_dunder": ("Global: {}\nArch: {name: __class__}\n", "x.yaml:2: Arch: unknown architecture"),
+    "billion_laughs": (LAUGHS, "more than 100000 values"),
+    "self_containing_list": ("b: 1\na: &a [*a]\n", "x.yaml:2: nested too deeply"),
+    "self_containing_mapping": ("a: &a\n  b: *a\n", "x.yaml:1: nested too deeply"),
+    "two_megabytes": ("# " + "x" * (2 << 20), "x.yaml: larger than"),
+    "depth_10000_flow": ("a: " + "[" * 10_000 + "]" * 10_000, "nested too deeply"),
+    "depth_10000_mapping": ("a: " + "{a: " * 10_000 + "1" + "}" * 10_000, "nested too deeply"),
+    "depth_100_block": ("".join(" " * n + "a:\n" for n in range(100)), "x.yaml:52: nested too deeply"),
+    "million_digits": ("a: " + "9" * 1_000_000, "x.yaml:1: not valid YAML"),
+    "sexagesimal_bomb": ("a: 1" + ":1" * 400_000, "x.yaml:1: not valid YAML"),
+    "zero_byte": ("a: 1\nb: \0\n", "x.yaml:2: not valid YAML: the character #x0000"),
+    "escape_character": ("a: \x1b[2J\n", "x.yaml:1: not valid YAML: the character #x001b"),
+    "not_utf8": (b"a: \xff\xfe\n", "x.yaml: not UTF-8 text"),
+    "utf16": ("a: 1\n".encode("utf-16"), "x.yaml: not UTF-8 text"),
+    "tab_as_indent": ("a:\n\tb: 1\n", "x.yaml:2: not valid YAML"),
+    "unclosed_quote": ("a: 'b\nc: 1\n", "not valid YAML"),
+    "unclosed_bracket": ("a: [1\nb: 2\n", "x.yaml:2: not valid YAML"),
+    "undefined_alias": ("a: 1\nb: *gone\n", "x.yaml:2: not valid YAML"),
+    "impossible_date": ("a: 1\nb: 2001-13-45\n", "x.yaml:2: not valid YAML"),
+    "duplicate_key": ("a: 1\nb: 2\na: 3\n", "x.yaml:3: 'a' stands here and at x.yaml:1"),
+    "merge_key": ("a: &a {b: 1}\nc: {<<: *a}\n", "x.yaml:2: '<<' is not supported"),
+    "two_documents": ("a: 1\n---\nb: 2\n", "x.yaml:2: not valid YAML: expected a single document"),
+    "list_at_top": ("- a\n", "x.yaml:1: expected sections such as 'Global:' and 'Arch:', found a list"),
+    "text_at_top": ("hello\n", "x.yaml:1: expected sections such as 'Global:' and 'Arch:', found the text 'hello'"),
+    "list_as_key": ("? [a, b]\n: 1\n", "x.yaml:1: a key must be a word, found a list"),
+    "mapping_as_key": ("{a: 1}: 2\n", "x.yaml:1: a key must be a word, found a mapping"),
+    "null_as_key": ("~: 1\n", "x.yaml:1: a key must be a word, found nothing"),
+    "empty": ("", "x.yaml: the section 'Global' is missing"),
+    "image_file": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "x.yaml: not UTF-8 text"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_hostile_file_is_refused_at_once_and_nothing_in_it_runs(write, tmp_path, case):
+    text, expected = REFUSED[case]
+    canary = tmp_path / "canary"
+    name = write(text if isinstance(text, bytes) else text.replace("{c}", str(canary)).encode())
+    started = time.process_time()
+    with pytest.raises(ConfigError) as caught:
+        load_config(name)
+    assert time.process_time() - started < 1
+    assert all(problem.startswith("x.yaml:") for problem in caught.value.problems)
+    assert expected in caught.value.problems[0]
+    assert not canary.exists()
+    assert len(str(caught.value)) < 2000
+
+
+READ = {
+    "byte_order_mark": b"\xef\xbb\xbfa: 1\n",
+    "windows_line_ends": b"a: 1\r\nb:\r\n  - x\r\n",
+    "dates": b"a: 2001-01-01\n",
+    "sexagesimal": b"a: 1:30\nb: 190:20:30.15\n",
+    "words_for_booleans": b"a: [yes, No, on, OFF, y, n]\n",
+    "odd_numbers": b"a: [.inf, -.inf, 0x1F, 0b11, 1_000, 017, 1e3, 1.e+3]\n",
+    "a_document_start_and_end": b"%YAML 1.1\n---\na: 1\n...\n",
+    "expression": b"a: __import__('os').getcwd()\n",
+    "anchors": b"a: &x [1, {b: 2}]\nc: *x\n",
+    "block_text": b"a: |\n  one\n  two\nb: >\n  three\n  four\n",
+    "chinese": "a: \u6570\u636e\u96c6\n".encode(),
+    "explicit_types": b"a: !!str 1\nb: !!float 1\nc: !!int '3'\n",
+    "no_line_end": b"a: 1",
+}
+
+
+@pytest.mark.parametrize("case", READ)
+def test_an_odd_but_legal_file_is_read_as_safe_load_reads_it(write, case):
+    assert load_tree(write(READ[case])).plain() == yaml.safe_load(READ[case])
+
+
+def test_a_folder_in_place_of_a_file_is_refused(write, tmp_path):
+    write("a: 1")
+    with pytest.raises(ConfigError, match="this is a folder"):
+        load_config(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_refused_and_not_waited_for(write, tmp_path):
+    write("a: 1")
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load_config("pipe.yaml")
+
+
+def test_a_path_that_no_file_can_have_is_refused():
+    with pytest.raises(ConfigError, match="there is no such file"):
+        load_config("x" * 5000)
+
+
+def test_an_override_is_as_safe_as_a_file(write, tmp_path):
+    name = write("Global: {}\nArch: {name: DenseNet121}\n")
+    with pytest.raises(ConfigError, match="^-o .*: not valid YAML"):
+        load_config(name, [f"Global.epochs=!!python/object/apply:os.system ['touch {tmp_path}/canary']"])
+    assert not (tmp_path / "canary").exists()
