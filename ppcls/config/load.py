@@ -91,17 +91,21 @@ def _unlist_optimizer(tree: Node, problems: Problems) -> None:
 
 def _try_parts(problems: Problems) -> None:
     """Build what costs nothing (transforms, losses, metrics, schedules): constructors check what types cannot say."""
-    epochs = next((call.kwargs.get("epochs") for _, call in problems.parts if call.target is GlobalSettings), None)
-    runtime = {"epochs": epochs or GlobalSettings.epochs, "step_each_epoch": 1000}
+    runtime = {"step_each_epoch": 1000}
+    for settings in (call.kwargs for _, call in problems.parts if call.target is GlobalSettings):
+        runtime["epochs"] = settings.get("epochs", GlobalSettings.epochs)
     failed: list[Any] = []
     for path, call in problems.parts:
         registries = [registry for registry in TRIED if call.name in registry]
+        parameters = parameters_of(call.target)
         if not any(registry[call.name] is call.target for registry in registries):
+            continue
+        if "epochs" in parameters and "epochs" not in runtime:  # the section Global has an error of its own
             continue
         if any(_holds(value, kwargs) for value in call.kwargs.values() for kwargs in failed):
             continue
         try:
-            call(**{key: value for key, value in runtime.items() if key in parameters_of(call.target)})
+            call(**{key: value for key, value in runtime.items() if key in parameters})
         except (ValueError, TypeError) as error:
             failed.append(call.kwargs)
             here = path if path.endswith(f".{call.name}") else f"{path}: {call.name}"

@@ -62,6 +62,7 @@ def _bind(
         entries = node.value if node.value is not None else {}
     if not isinstance(entries, dict):
         return problems.error(node, path, f"expected a mapping of parameters, got {shown(node)}")
+    before = len(problems.errors)
     parameters = parameters_of(target)
     inline = next((name for name, item in parameters.items() if block_of(item.annotation, inline=True)), None)
     kwargs: dict[str, Any] = {}
@@ -84,7 +85,7 @@ def _bind(
                 f"{target.__name__} needs '{key}', which has no default" if path else f"the section '{key}' is missing"
             )
             problems.error(node, path, text)
-    if any(value is INVALID for value in kwargs.values()):
+    if len(problems.errors) > before:
         return INVALID
     origins = {key: entries[key].where for key in kwargs if key in entries}
     call = Call(target, kwargs, node.where, origins, inline=inline, runtime=runtime)
@@ -236,7 +237,9 @@ def _fits_shape(node: Node, hint: Any) -> bool:
         return base in (Call, Callable, dict) or (isinstance(base, type) and is_dataclass(base))
     if isinstance(node.value, list):
         return get_origin(base) in (list, tuple, Sequence)
-    return isinstance(node.value, base) if isinstance(base, type) else get_origin(base) is Literal
+    if get_origin(base) is Literal:
+        return any(type(node.value) is type(choice) for choice in get_args(base))
+    return isinstance(base, type) and isinstance(node.value, base)
 
 
 def _parse_list(node: Node, path: str, origin: Any, arguments: tuple[Any, ...], problems: Problems) -> Any:

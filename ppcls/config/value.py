@@ -63,7 +63,7 @@ def parse_scalar(node: Node, path: str, hint: Any, problems: Problems) -> Any:
             return value
     elif isinstance(value, hint or type(None)) or (hint is tuple and isinstance(value, list)):
         return node.plain()
-    quotes = "; put it in quotes to make it text" if hint is str and not isinstance(value, (dict, list)) else ""
+    quotes = "; put it in quotes to make it text" if hint is str and not isinstance(value, (dict, list, type(None))) else ""
     return problems.error(node, path, f"expected {type_name(hint)}; got {shown(node)}{quotes}")
 
 

@@ -131,6 +131,11 @@ class ImageNetDataset:
             raise DataError(f"{self._path(index)}: {reason}; listed in {self._where(index)}") from error
         return (image if self._channel_first else image.transpose(2, 0, 1)), label
 
+    def example_paths(self, count: int) -> list[str]:
+        """Return the paths of a few images, spread evenly over the list."""
+        indices = np.unique(np.linspace(0, len(self) - 1, count).astype(int))
+        return [self._path(index) for index in indices]
+
     def _path(self, index: int) -> str:
         return os.path.join(self.image_root, self.paths[index])
 

@@ -52,7 +52,7 @@ class Topk:
             logits: float [N, class_num].
             file_names: N names; without them the results have no ``file_name``.
         """
-        labels = self._load_labels()
+        labels = self.load_labels()
         probs = _softmax(logits)
         best = np.argsort(-probs, axis=1, kind="stable")[:, : self.topk]
         results = []
@@ -67,7 +67,12 @@ class Topk:
             results.append(result)
         return results
 
-    def _load_labels(self) -> dict[int, str] | None:
+    def load_labels(self) -> dict[int, str] | None:
+        """Return class number -> name, reading the file the first time; None without names.
+
+        Raises:
+            DataError: the file is not as described.
+        """
         if self.labels is None and self.class_id_map_file is not None:
             try:
                 text = functional.read_file(self.class_id_map_file).decode("utf-8-sig")

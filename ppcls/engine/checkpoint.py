@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ _NAME = re.compile(r"epoch_(\d+)")
 
 
 @dataclass
-class Parts:
+class MovingParts:
     """What a training consists of, as far as it changes while it runs."""
 
     model: nn.Layer
@@ -54,7 +55,9 @@ class Checkpointer:
         description: written into every checkpoint, for people and for later checks.
     """
 
-    def __init__(self, directory: str | Path, parts: Parts, save_interval: int, description: dict[str, Any]) -> None:
+    def __init__(
+        self, directory: str | Path, parts: MovingParts, save_interval: int, description: dict[str, Any]
+    ) -> None:
         self.directory = Path(directory)
         self.parts = parts
         self.save_interval = save_interval
@@ -149,7 +152,9 @@ class Checkpointer:
             raise StorageError(f"{source}: holds weights only; start from it with Global.pretrained_model instead")
         return path
 
-    def _write_state(self, directory: Path, state: TrainState, schedule: dict, precision: dict) -> None:
+    def _write_state(
+        self, directory: Path, state: TrainState, schedule: Mapping[str, Any], precision: Mapping[str, Any]
+    ) -> None:
         best = None if state.best is None else {"value": state.best, "epoch": state.best_epoch}
         stored = {
             "epoch": state.epoch,

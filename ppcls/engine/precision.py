@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -30,8 +31,8 @@ class Precision:
     def __init__(
         self,
         enabled: bool = False,
-        level: str = "O1",
-        dtype: str = "float16",
+        level: Literal["O1", "O2"] = "O1",
+        dtype: Literal["float16", "bfloat16"] = "float16",
         scale_loss: float = 1.0,
         use_dynamic_loss_scaling: bool = False,
         use_promote: bool = False,
@@ -57,7 +58,7 @@ class Precision:
     def prepare(self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
         """O2: turn the model's weights to the small type in place; the optimizer keeps full copies."""
         if self.enabled and self.level == "O2":
-            paddle.amp.decorate(model, optimizer, level="O2", dtype=self.dtype, master_weight=True)
+            paddle.amp.decorate(models=model, optimizers=optimizer, level="O2", dtype=self.dtype, master_weight=True)
 
     def backward(self, loss: paddle.Tensor) -> None:
         """Compute the gradients of the scaled loss."""
@@ -76,10 +77,8 @@ class Precision:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue with the loss scale of a checkpoint; one that was saved with scaling off changes nothing."""
         if state and self.scaler.is_enable():
-            import numpy as np
-
-            scale = np.array(state["scale"], np.float32).reshape(-1)
-            self.scaler.load_state_dict({**state, "scale": scale})
+            restored: Any = {**state, "scale": np.array(state["scale"], np.float32).reshape(-1)}
+            self.scaler.load_state_dict(restored)
 
 
 def _plain(value: Any) -> Any:

@@ -7,60 +7,58 @@ import os
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ppcls.config import RunConfig
 from ppcls.data.loader import Loader
 from ppcls.engine.checkpoint import BEST, checkpoints_in
+from ppcls.engine.parts import Parts
 from ppcls.engine.trainer import TrainState
 from ppcls.utils import dist
 from ppcls.utils.flops import count_macs
 from ppcls.utils.logger import logger
 
-if TYPE_CHECKING:
-    from ppcls.engine.engine import Engine
-
 NUM_PARITY_IMAGES = 8
 
 
-def log_start(engine: Engine, loaders: Mapping[str, Loader]) -> None:
+def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
     """The run in a few lines: model, data, device, steps, output."""
-    settings, model = engine.settings, engine.model
+    settings, model = parts.settings, parts.model
     num_parameters = sum(parameter.size for parameter in model.parameters())
     macs = count_macs(model, settings.image_shape)
     shape = "x".join(map(str, settings.image_shape))
-    name = engine.config.Arch.model.name
+    name = parts.config.Arch.model.name
     logger.info("model    %s, %s parameters, %.3f GMACs for a %s image", name, f"{num_parameters:,}", macs / 1e9, shape)
     for split, loader in loaders.items():
         dataset = loader.dataset
         logger.info("%-8s %s images of %d classes", split.lower(), f"{len(dataset):,}", dataset.num_classes)
     processes = dist.world_size()
-    updates = engine.batches_per_epoch // settings.update_freq
-    batch = engine.train_loader.batch_size
-    logger.info("device   %s, %d process%s", engine.device, processes, "es" if processes > 1 else "")
+    updates = parts.batches_per_epoch // settings.update_freq
+    batch = parts.train_loader.batch_size
+    logger.info("device   %s, %d process%s", device, processes, "es" if processes > 1 else "")
     logger.info(
         "steps    %d epochs of %d updates, %d images each (%d a batch x %d processes x %d batches)",
         *(settings.epochs, updates, batch * processes * settings.update_freq, batch, processes, settings.update_freq),
     )
-    logger.info("output   %s", engine.output_dir)
+    logger.info("output   %s", parts.output_dir)
 
 
-def log_end(engine: Engine, state: TrainState) -> None:
+def log_end(parts: Parts, state: TrainState) -> None:
     """Where the model is, and the commands to go on with."""
-    directory = engine.output_dir / BEST
+    directory = parts.output_dir / BEST
     if state.best is None or not directory.exists():
-        newest = checkpoints_in(engine.output_dir)
+        newest = checkpoints_in(parts.output_dir)
         if not newest:
             return
         directory = newest[0]
     else:
         logger.info("best     %.5f in epoch %d", state.best, state.best_epoch)
     logger.info("model    %s", directory)
-    config = shlex.quote(str(engine.output_dir / "config.yaml"))
+    config = shlex.quote(str(parts.output_dir / "config.yaml"))
     weights = shlex.quote(f"Global.pretrained_model={directory}")
-    if engine.config.Infer:
+    if parts.config.Infer:
         logger.info("next     python tools/export_model.py -c %s -o %s", config, weights)
-    if engine.config.Infer and engine.config.Infer.infer_imgs:
+    if parts.config.Infer and parts.config.Infer.infer_imgs:
         logger.info("         python tools/infer.py -c %s -o %s", config, weights)
 
 
@@ -74,18 +72,18 @@ def log_export(directory: Path, parity: Mapping[str, Any]) -> None:
     logger.info("exported %s", directory)
 
 
-def deployment(engine: Engine) -> dict[str, Any]:
+def deployment(config: RunConfig, class_num: int) -> dict[str, Any]:
     """What a deployed model has to know besides its graph, in the layout of PaddleClas's ``inference.yml``."""
-    infer = engine.config.Infer
+    infer = config.Infer
     assert infer is not None
     postprocess = dict(infer.PostProcess.kwargs)
-    labels = getattr(infer.PostProcess(), "names", lambda: None)()
+    labels = infer.PostProcess().load_labels()
     postprocess.pop("class_id_map_file", None)
     postprocess.pop("delimiter", None)
     if labels:
-        postprocess["label_list"] = [labels.get(index, str(index)) for index in range(engine.class_num)]
+        postprocess["label_list"] = [labels.get(index, str(index)) for index in range(class_num)]
     return {
-        "Global": {"model_name": engine.config.Arch.model.name, "image_shape": list(engine.settings.image_shape)},
+        "Global": {"model_name": config.Arch.model.name, "image_shape": list(config.Global.image_shape)},
         "PreProcess": {"transform_ops": [{call.name: call.kwargs or None} for call in infer.transforms]},
         "PostProcess": {infer.PostProcess.name: postprocess},
     }

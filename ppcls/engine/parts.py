@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of one experiment, each built from its section when it is first asked for."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import paddle
+from paddle import nn
+
+from ppcls import __version__
+from ppcls.arch.pretrained import load_weights, read_weights
+from ppcls.config import RunConfig
+from ppcls.config.annotation import parameters_of
+from ppcls.config.registry import EVALUATORS, Call
+from ppcls.config.schema import LoaderSettings, OptimizerSettings
+from ppcls.data.loader import Loader
+from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Progress, Record, SaveCheckpoint, VisualDLScalars
+from ppcls.engine.checkpoint import Checkpointer, MovingParts
+from ppcls.engine.ema import ModelEMA
+from ppcls.engine.precision import Precision
+from ppcls.loss import CombinedLoss, build_loss
+from ppcls.metric import CombinedMetric
+from ppcls.optimizer import Schedule, build_optimizer, build_schedule
+from ppcls.utils import dist
+from ppcls.utils.errors import ConfigError
+from ppcls.utils.logger import logger
+from ppcls.utils.seed import seed_everything
+
+
+class Parts:
+    """A lazy list of parts: what a verb does not use is never built, so no mode flag exists.
+
+    Args:
+        config: what `ppcls.config.load_config` returned.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.settings = config.Global
+        self.output_dir = Path(config.Global.output_dir)
+        self.class_num: int = argument_of(config.Arch.model, "class_num")
+
+    @functools.cached_property
+    def train_loader(self) -> Loader:
+        """Training batches of this process, their labels checked."""
+        return self._loader(self.config.DataLoader.Train, "Train", is_train=True)
+
+    @functools.cached_property
+    def eval_loader(self) -> Loader:
+        """Evaluation batches of this process, their labels checked."""
+        return self._loader(self.config.DataLoader.Eval, "Eval", is_train=False)
+
+    @functools.cached_property
+    def model(self) -> nn.Layer:
+        """The architecture, filled with ``Arch.pretrained`` or ``Global.pretrained_model``."""
+        seed_everything(self.settings.seed)
+        model = self.config.Arch.model()
+        if self.config.Arch.use_sync_bn and dist.world_size() > 1:
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        if source := self.settings.pretrained_model:
+            logger.info("%s", load_weights(model, read_weights(source), source))
+        return model
+
+    @functools.cached_property
+    def train_loss(self) -> CombinedLoss:
+        """What is minimized."""
+        if self.config.Loss is None:
+            raise ConfigError("Loss: the section is missing; training needs to know what to minimize")
+        return build_loss(self.config.Loss.Train)
+
+    @functools.cached_property
+    def eval_loss(self) -> CombinedLoss | None:
+        """What evaluation reports beside its metrics."""
+        items = self.config.Loss.Eval if self.config.Loss else None
+        return build_loss(items) if items else None
+
+    @functools.cached_property
+    def train_metric(self) -> CombinedMetric | None:
+        """What is measured on training batches."""
+        calls = self.config.Metric.Train
+        return CombinedMetric([call() for call in calls]) if calls else None
+
+    @functools.cached_property
+    def eval_metric(self) -> CombinedMetric | None:
+        """What is measured in evaluation; the first figure decides which weights are best."""
+        calls = self.config.Metric.Eval
+        return CombinedMetric([call() for call in calls]) if calls else None
+
+    @functools.cached_property
+    def batches_per_epoch(self) -> int:
+        """Training batches that count as an epoch, a multiple of ``Global.update_freq``."""
+        available, wanted = len(self.train_loader), self.settings.iter_per_epoch
+        if wanted and wanted > available:
+            raise ConfigError(f"Global.iter_per_epoch: {wanted}, but the training set has only {available} batches")
+        batches = (wanted or available) // self.settings.update_freq * self.settings.update_freq
+        if not batches:
+            raise ConfigError(
+                f"Global.update_freq: {self.settings.update_freq} batches make one update, "
+                f"but an epoch has only {wanted or available}; make it or the batch size smaller"
+            )
+        return batches
+
+    @functools.cached_property
+    def schedule(self) -> Schedule:
+        """The learning rate, in steps of one optimizer update."""
+        steps = self.batches_per_epoch // self.settings.update_freq
+        return build_schedule(self._optimizer_settings, self.settings.epochs, steps)
+
+    @functools.cached_property
+    def optimizer(self) -> paddle.optimizer.Optimizer:
+        """The optimizer of the model's parameters."""
+        return build_optimizer(self._optimizer_settings, self.model, self.schedule)
+
+    @functools.cached_property
+    def precision(self) -> Precision:
+        """Number formats."""
+        amp = self.config.AMP
+        if amp is None or not amp.use_amp:
+            return Precision()
+        return Precision(True, amp.level, amp.dtype, amp.scale_loss, amp.use_dynamic_loss_scaling, amp.use_promote)
+
+    @functools.cached_property
+    def ema(self) -> ModelEMA | None:
+        """The moving average of the weights, if the file asks for one."""
+        return ModelEMA(self.model, self.config.EMA.decay) if self.config.EMA else None
+
+    @functools.cached_property
+    def checkpointer(self) -> Checkpointer:
+        """Saves and restores this training."""
+        parts = MovingParts(self.model, self.optimizer, self.schedule, self.precision, self.ema)
+        description = {
+            "arch": self.config.Arch.model.name,
+            "class_num": self.class_num,
+            "ppcls": __version__,
+            "paddle": paddle.__version__,
+        }
+        return Checkpointer(self.output_dir, parts, self.settings.save_interval, description)
+
+    @functools.cached_property
+    def callbacks(self) -> list[Callback]:
+        """What looks on while training, in the order in which it is called."""
+        settings = self.settings
+        records = self._records()
+        progress = Progress(
+            settings.epochs,
+            self.batches_per_epoch,
+            settings.print_batch_step,
+            self.train_metric,
+            settings.print_mem_info,
+            records,
+        )
+        callbacks: list[Callback] = [progress]
+        if settings.eval_during_train:
+            metric = self.eval_metric
+            callbacks.append(
+                Evaluation(
+                    self.evaluate,
+                    self.checkpointer.save_best,
+                    metric.main if metric else None,
+                    metric.higher_is_better if metric else True,
+                    settings.eval_interval,
+                    settings.start_eval_epoch,
+                    settings.epochs,
+                    records,
+                )
+            )
+        callbacks.append(SaveCheckpoint(self.checkpointer))
+        return callbacks
+
+    def evaluate(self) -> dict[str, float]:
+        """The figures of the present weights (the averaged ones, with EMA) on ``DataLoader.Eval``."""
+        model = self.ema.model if self.ema else self.model
+        amp = self.config.AMP
+        # PaddleClas: with O2 the weights themselves are small, so evaluation runs in the small type too.
+        is_small = amp is not None and amp.use_amp and (amp.use_fp16_test or (amp.level == "O2" and not self.ema))
+        evaluate = EVALUATORS[self.settings.eval_mode]
+        precision = self.precision if is_small else None
+        return evaluate(model, self.eval_loader, self.eval_loss, self.eval_metric, precision)
+
+    def _loader(self, settings: LoaderSettings | None, name: str, is_train: bool) -> Loader:
+        if settings is None:
+            raise ConfigError(f"DataLoader.{name}: the section is missing; it says which images to read")
+        dataset = settings.dataset()
+        dataset.check_labels(self.class_num)
+        sampler = settings.sampler(
+            num_samples=len(dataset),
+            num_replicas=dist.world_size(),
+            rank=dist.rank(),
+            seed=self.settings.seed,
+            pad=is_train,
+        )
+        if not len(sampler) and dist.world_size() == 1:
+            raise ConfigError(
+                f"DataLoader.{name}.sampler: {len(dataset)} images do not fill one batch of "
+                f"{sampler.batch_size} and drop_last is true; make the batch smaller"
+            )
+        workers = settings.loader
+        return Loader(dataset, sampler, workers.num_workers, workers.use_shared_memory, self.settings.seed)
+
+    def _records(self) -> tuple[Record, ...]:
+        if not dist.is_main():
+            return ()
+        records: list[Record] = [JsonLines(self.output_dir / "train.jsonl")]
+        if self.settings.use_visualdl:
+            try:
+                records.append(VisualDLScalars(self.output_dir / "vdl"))
+            except ImportError:
+                raise ConfigError("Global.use_visualdl: visualdl is not installed; pip install visualdl") from None
+        return tuple(records)
+
+    @property
+    def _optimizer_settings(self) -> OptimizerSettings:
+        if self.config.Optimizer is None:
+            raise ConfigError("Optimizer: the section is missing; training needs to know how weights move")
+        return self.config.Optimizer
+
+
+def argument_of(call: Call, name: str) -> Any:
+    """What the file says for a parameter, or its default; ``None`` when there is no such parameter."""
+    parameter = parameters_of(call.target).get(name)
+    return call.kwargs.get(name, parameter.default if parameter else None)
