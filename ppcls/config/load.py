@@ -7,18 +7,15 @@ import importlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
-from ppcls.config.annotation import parameters_of
 from ppcls.config.node import Node, load_tree
 from ppcls.config.place import elsewhere
-from ppcls.config.registry import LOSSES, METRICS, SCHEDULES, TRANSFORMS, Call
-from ppcls.config.schema import GlobalSettings, RunConfig
+from ppcls.config.schema import RunConfig
 from ppcls.config.signature import Problems, nearest, parse
+from ppcls.config.trial import try_parts
 from ppcls.utils.errors import ConfigError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-TRIED = (TRANSFORMS, LOSSES, METRICS, SCHEDULES)
 
 
 def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> RunConfig:
@@ -36,7 +33,7 @@ def load_config(path: str | os.PathLike, overrides: Iterable[str] = ()) -> RunCo
     _import_modules(tree, problems)
     _unlist_optimizer(tree, problems)
     call = parse(tree, "", RunConfig, problems)
-    _try_parts(problems)
+    try_parts(problems)
     if problems.errors:
         raise ConfigError(problems.errors)
     config = call()
@@ -73,7 +70,7 @@ def _import_modules(tree: Node, problems: Problems) -> None:
     for module in modules.value if modules and isinstance(modules.value, list) else []:
         try:
             importlib.import_module(str(module.value))
-        except ImportError as error:
+        except (ImportError, ValueError, TypeError) as error:
             problems.error(module, "Global.imports", f"'{module.value}' cannot be imported ({error})")
 
 
@@ -87,35 +84,3 @@ def _unlist_optimizer(tree: Node, problems: Problems) -> None:
     else:
         problems.error(section, "Optimizer", "a list of several optimizers is not supported yet; keep one")
         del tree.value["Optimizer"]
-
-
-def _try_parts(problems: Problems) -> None:
-    """Build what costs nothing (transforms, losses, metrics, schedules): constructors check what types cannot say."""
-    runtime = {"step_each_epoch": 1000}
-    for settings in (call.kwargs for _, call in problems.parts if call.target is GlobalSettings):
-        runtime["epochs"] = settings.get("epochs", GlobalSettings.epochs)
-    failed: list[Any] = []
-    for path, call in problems.parts:
-        registries = [registry for registry in TRIED if call.name in registry]
-        parameters = parameters_of(call.target)
-        if not any(registry[call.name] is call.target for registry in registries):
-            continue
-        if "epochs" in parameters and "epochs" not in runtime:  # the section Global has an error of its own
-            continue
-        if any(_holds(value, kwargs) for value in call.kwargs.values() for kwargs in failed):
-            continue
-        try:
-            call(**{key: value for key, value in runtime.items() if key in parameters})
-        except (ValueError, TypeError) as error:
-            failed.append(call.kwargs)
-            here = path if path.endswith(f".{call.name}") else f"{path}: {call.name}"
-            problems.error(Node(None, call.where), here, str(error))
-
-
-def _holds(value: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether the call with these very arguments is the value or somewhere in it."""
-    if isinstance(value, list):
-        return any(_holds(item, kwargs) for item in value)
-    return isinstance(value, Call) and (
-        value.kwargs is kwargs or any(_holds(item, kwargs) for item in value.kwargs.values())
-    )

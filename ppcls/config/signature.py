@@ -71,11 +71,7 @@ def _bind(
     unknown = [key for key in entries if key not in parameters or key in runtime or key == inline]
     known = [name for name in (*parameters, *siblings, *(() if path else (BASE,))) if name not in (*runtime, inline)]
     for key in unknown:
-        if key in runtime:
-            here = f"{path}.{key}"
-            problems.error(entries[key], here, f"{target.__name__} gets '{key}' from the framework; remove it")
-        else:
-            _unknown_key(entries[key], path, key, [target, *([owner] if owner else [])], known, problems)
+        _unknown_key(entries[key], path, key, [target, *([owner] if owner else [])], known, problems)
     meant = {nearest(key, known) for key in unknown}
     for key, item in parameters.items():
         if key in entries and key not in unknown:
@@ -123,6 +119,8 @@ def _unknown_key(
     near = nearest(key, known)
     if reason:
         problems.warnings.append(f"{node.where}: {here}: {reason}")
+    elif key in parameters_of(targets[0]):
+        problems.error(node, here, f"{targets[0].__name__} gets '{key}' from the framework; remove it")
     elif not path and key in legacy.UNSUPPORTED_SECTIONS:
         problems.error(node, here, f"this section is not supported yet ({legacy.UNSUPPORTED_SECTIONS[key]}); remove it")
     else:

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from ppcls.config.annotation import UNIONS, parameters_of
 from ppcls.config.node import Node
-from ppcls.config.problem import Problems, suggestion
+from ppcls.config.problem import Problems
 from ppcls.config.registry import block_of
 
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
@@ -42,9 +42,7 @@ def parse_literal(node: Node, path: str, allowed: tuple[Any, ...], problems: Pro
                 return choice
     if len(allowed) == 1:
         return problems.error(node, path, f"only {_text(allowed[0])} is supported; got {shown(node)}")
-    text = f"expected one of {', '.join(map(_text, allowed))}; got {shown(node)}"
-    words = [choice for choice in allowed if isinstance(choice, str)]
-    return problems.error(node, path, text + (suggestion(value, words) if isinstance(value, str) else ""))
+    return problems.error(node, path, f"expected one of {', '.join(map(_text, allowed))}; got {shown(node)}")
 
 
 def parse_scalar(node: Node, path: str, hint: Any, problems: Problems) -> Any:
@@ -63,7 +61,8 @@ def parse_scalar(node: Node, path: str, hint: Any, problems: Problems) -> Any:
             return value
     elif isinstance(value, hint or type(None)) or (hint is tuple and isinstance(value, list)):
         return node.plain()
-    quotes = "; put it in quotes to make it text" if hint is str and not isinstance(value, (dict, list, type(None))) else ""
+    is_unquoted = hint is str and not isinstance(value, (dict, list, type(None)))
+    quotes = "; put it in quotes to make it text" if is_unquoted else ""
     return problems.error(node, path, f"expected {type_name(hint)}; got {shown(node)}{quotes}")
 
 

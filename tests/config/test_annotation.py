@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Optional, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Optional, Union, get_args, get_origin
 
 import paddle
 import pytest
@@ -14,9 +14,6 @@ import pytest
 from ppcls.config import annotation
 from ppcls.config.annotation import Opaque, Within, parameters_of
 from ppcls.config.registry import TRANSFORMS, Block
-
-if TYPE_CHECKING:
-    from nowhere import Tensor
 
 Layout = Literal["chw", "hwc"]
 
@@ -63,6 +60,7 @@ def test_an_alias_of_the_module_is_followed():
         ("Callable[[int], str]", Callable),
         ("paddle.Tensor", paddle.Tensor),
         ("Tensor", Opaque),
+        ("TypeCheckersOnly | None", Optional[Opaque]),
         ("gone.Tensor", Opaque),
         ("Tensor[int]", Opaque),
         ("float | Tensor", Union[float, Opaque]),
