@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`tools/check_config.py` and `tools/list.py` as a person calls them."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PADDLECLAS = ROOT / "tests" / "config" / "densenet121_paddleclas.yaml"
+
+
+@pytest.fixture
+def tool(tmp_path):
+    """Run a tool in a directory of its own; give exit code, stdout and stderr."""
+
+    def run(name, *arguments):
+        command = [sys.executable, str(ROOT / "tools" / name), *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+        return done.returncode, done.stdout, done.stderr
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["check_config.py", "list.py"])
+def test_help_is_shown_in_less_than_a_second(tool, name):
+    started = time.monotonic()
+    code, out, _ = tool(name, "--help")
+    assert time.monotonic() - started < 1
+    assert code == 0
+    assert "python tools/" in out
+
+
+def test_a_good_file_is_ok(tool):
+    assert tool("check_config.py", "-c", PADDLECLAS) == (0, f"{PADDLECLAS}: ok\n", "")
+
+
+def test_a_warning_goes_to_stderr(tool):
+    code, out, err = tool("check_config.py", "-c", PADDLECLAS, "-o", "Optimizer.lr.step_each_epoch=9")
+    assert (code, out) == (0, f"{PADDLECLAS}: ok\n")
+    assert err.startswith("warning: -o Optimizer.lr.step_each_epoch=9: Optimizer.lr.step_each_epoch: has no effect")
+
+
+def test_every_error_is_a_line_on_stderr_and_the_exit_code_2(tool, tmp_path):
+    (tmp_path / "x.yaml").write_text("Global:\n  epohcs: 1\nArch:\n  name: DenseNet12\n")
+    assert tool("check_config.py", "-c", "x.yaml", "-o", "Global.seed=x") == (
+        2,
+        "",
+        "x.yaml:2: Global.epohcs: GlobalSettings has no parameter 'epohcs'; did you mean 'epochs'?\n"
+        "-o Global.seed=x: Global.seed: expected a whole number; got 'x'\n"
+        "x.yaml:4: Arch: unknown architecture 'DenseNet12'; did you mean 'DenseNet121'?\n",
+    )
+
+
+def test_the_printed_file_can_be_checked_again(tool, tmp_path):
+    code, out, err = tool("check_config.py", "-c", PADDLECLAS, "-o", "Global.epochs=3", "--print")
+    assert (code, err) == (0, "")
+    assert "# -o Global.epochs=3" in out
+    assert "# default" in out
+    (tmp_path / "printed.yaml").write_text(out)
+    assert tool("check_config.py", "-c", "printed.yaml") == (0, "printed.yaml: ok\n", "")
+
+
+def test_a_missing_file_is_exit_code_2(tool):
+    code, out, err = tool("check_config.py", "-c", "gone.yaml")
+    assert (code, out) == (2, "")
+    assert err.startswith("gone.yaml: there is no such file")
+
+
+def test_everything_is_listed(tool):
+    code, out, err = tool("list.py")
+    assert (code, err) == (0, "")
+    for text in ("architectures (", "  DenseNet121(class_num=1000, ", "transforms (", "  CropImage(size)", "losses ("):
+        assert text in out
+
+
+def test_a_kind_lists_only_that_kind(tool):
+    _, out, _ = tool("list.py", "optimizers")
+    assert out.startswith("optimizers (")
+    assert "  Momentum(momentum=0.9, use_nesterov=false, " in out
+    assert "architectures" not in out
+
+
+def test_what_the_framework_supplies_is_not_listed(tool):
+    _, out, _ = tool("list.py", "schedules")
+    assert "step_each_epoch" not in out
+    assert "learning_rate" in out
+
+
+def test_a_part_of_a_name_lists_what_contains_it(tool):
+    _, out, _ = tool("list.py", "crop")
+    names = [line.strip().partition("(")[0] for line in out.splitlines() if line.startswith("  ") and line[2] != " "]
+    assert {"CropImage", "RandCropImage"} <= set(names)
+    assert all("crop" in name.lower() for name in names)
+
+
+def test_sections_are_listed_with_defaults_and_help(tool):
+    _, out, _ = tool("list.py", "sections")
+    assert "Global\n    The run as a whole.\n" in out
+    assert "  epochs: 1\n      passes over the training set.\n" in out
+    assert "EMA (may be left out)\n" in out
+    assert "  use_visualdl: false\n" in out
+
+
+def test_an_unknown_filter_is_exit_code_2_with_a_suggestion(tool):
+    assert tool("list.py", "architectuers") == (
+        2,
+        "",
+        "nothing is called 'architectuers'; did you mean 'architectures'?\n",
+    )
