@@ -142,6 +142,9 @@ class OptimizerSettings:
         no_weight_decay_name: words, separated by spaces; parameters with one in their name are not decayed.
         one_dim_param_no_weight_decay: parameters of one dimension (biases, norms) are not decayed.
         scope: the part of the model that it trains; only the whole is supported.
+
+    Raises:
+        ValueError: both clips, a clip of 0, or a regularizer for AdamW.
     """
 
     optimizer: Annotated[
@@ -159,6 +162,15 @@ class OptimizerSettings:
     no_weight_decay_name: str | None = None
     one_dim_param_no_weight_decay: bool = False
     scope: Literal["all"] = "all"
+
+    def __post_init__(self) -> None:
+        if self.clip_norm is not None and self.clip_global_norm is not None:
+            raise ValueError("clip_norm (each gradient) and clip_global_norm (all together) exclude each other")
+        for name in ("clip_norm", "clip_global_norm"):
+            if getattr(self, name) == 0:
+                raise ValueError(f"{name} must be above 0; leave it out for no clipping")
+        if self.optimizer.name == "AdamW" and self.regularizer is not None:
+            raise ValueError("AdamW decays weights apart from gradients; write weight_decay instead of regularizer")
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator
+from dataclasses import is_dataclass
 from typing import Any
 
 from ppcls.config.annotation import parameters_of
@@ -29,7 +30,8 @@ def try_parts(problems: Problems) -> None:
             continue
         if "epochs" in parameters and "epochs" not in runtime:  # the section Global has an error of its own
             continue
-        here = path if path.endswith(call.name) else f"{path}: {call.name}"
+        is_plain = path.endswith(call.name) or is_dataclass(call.target)
+        here = path if is_plain else f"{path}: {call.name}"
         with _log_messages() as messages:
             try:
                 call(**{key: value for key, value in runtime.items() if key in parameters})

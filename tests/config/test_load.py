@@ -190,6 +190,20 @@ def test_what_a_schedule_refuses_is_reported_with_its_line(problems_of):
     assert problem.endswith("Optimizer.lr: Piecewise: 1 decay_epochs need 2 values; got 1")
 
 
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("Optimizer={name: SGD, clip_norm: 1, clip_global_norm: 1}", "exclude each other"),
+        ("Optimizer={name: SGD, clip_norm: 0}", "clip_norm must be above 0; leave it out for no clipping"),
+        ("Optimizer={name: AdamW, regularizer: {name: L2, coeff: 1}}", "write weight_decay instead of regularizer"),
+    ],
+)
+def test_what_a_section_refuses_is_reported_with_its_line(problems_of, override, expected):
+    (problem,) = problems_of(SMALL, override)
+    assert problem.startswith(f"-o {override}: Optimizer: ")
+    assert problem.endswith(expected)
+
+
 def test_a_schedule_is_tried_with_the_epochs_of_the_file(write, register):
     seen = []
 
