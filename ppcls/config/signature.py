@@ -237,7 +237,8 @@ def _fits_shape(node: Node, hint: Any) -> bool:
         return get_origin(base) in (list, tuple, Sequence)
     if get_origin(base) is Literal:
         return any(type(node.value) is type(choice) for choice in get_args(base))
-    return isinstance(base, type) and isinstance(node.value, base)
+    # Until Python 3.10 a list[int] says that it is a type, and refuses isinstance.
+    return get_origin(base) is None and isinstance(base, type) and isinstance(node.value, base)
 
 
 def _parse_list(node: Node, path: str, origin: Any, arguments: tuple[Any, ...], problems: Problems) -> Any:
