@@ -168,6 +168,7 @@ class Trainer:
             started = time.perf_counter()
         if self.schedule.by_epoch:
             self.schedule.step()
+        self._share_statistics()
 
     def step(self, batch: Batch, state: TrainState) -> StepOutput:
         """Forward, loss and backward of one batch; every ``accumulate`` batches the weights move.
@@ -202,6 +203,12 @@ class Trainer:
                 f"epoch {state.epoch}, batch {state.batch}: the loss is {loss} at learning rate "
                 f"{state.learning_rate:g}; try a smaller learning rate, a warmup or clip_global_norm"
             )
+
+    def _share_statistics(self) -> None:
+        """Give every process the running statistics of the first: what is evaluated is then what is saved."""
+        dist.broadcast_from_main(tensor for tensor in self.model.state_dict().values() if tensor.stop_gradient)
+        if self.ema:
+            dist.broadcast_from_main(self.ema.model.state_dict().values())
 
     def _gradients_stay_here(self, wanted: bool) -> Any:
         """Between updates the gradients of the processes need not be exchanged."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -52,3 +53,10 @@ def gathered(value: Any) -> list[Any]:
     values: list[Any] = []
     paddle.distributed.all_gather_object(values, value)
     return values
+
+
+def broadcast_from_main(tensors: Iterable[paddle.Tensor]) -> None:
+    """Overwrite the tensors of every process with those of the first, in place."""
+    if world_size() > 1:
+        for tensor in tensors:
+            paddle.distributed.broadcast(tensor, src=0)
