@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,10 @@ from ppcls.utils.errors import DataError
 
 Batch = tuple[paddle.Tensor, paddle.Tensor]
 """(images [N, C, H, W] of the dtype that the operations end in, labels int64 [N])."""
+
+
+SHUTDOWN_SECONDS = 5
+"""How long the end of an iteration waits for a worker that is still busy; it then ends by itself."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +119,8 @@ class Loader:
             use_shared_memory=self.use_shared_memory,
             worker_init_fn=_init_worker,
         )
-        iterator = iter(loader)
+        with _garbage_kept():
+            iterator = iter(loader)
         try:
             for images, labels, failure in iterator:
                 if failure is not None:
@@ -121,7 +128,21 @@ class Loader:
                 yield images, labels
         finally:
             # Paddle 3.3.1: a thread holds the iterator, so the workers of one left early would never end.
-            iterator._try_shutdown_all()
+            iterator._try_shutdown_all(SHUTDOWN_SECONDS)
+
+
+@contextmanager
+def _garbage_kept() -> Iterator[None]:
+    """Fork within this block: the workers never collect what was alive, or garbage, in the parent.
+
+    Paddle 3.3.1: collected in a worker, a queue that a thread of the parent waits on is waited for
+    for ever (``pthread_cond_destroy``), and with it the first batch.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @dataclass(frozen=True)

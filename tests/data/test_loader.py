@@ -176,6 +176,16 @@ def test_stopping_early_ends_the_workers_and_harms_no_later_epoch(root, num_work
     assert multiprocessing.active_children() == []
 
 
+def test_iterations_cut_short_one_after_another_do_not_lock_up_later_workers(root):
+    # Without the frozen garbage one in about thirty of these waited for ever for its first batch.
+    dataset = make_dataset(root)
+    expected = hashes_of(make_loader(dataset))[:1]
+    for _ in range(60):
+        batches = iter(make_loader(dataset, num_workers=2))
+        assert hashes_of([next(batches)]) == expected
+        batches.close()
+
+
 def test_two_loaders_can_be_read_side_by_side(root):
     dataset = make_dataset(root)
     expected = hashes_of(make_loader(dataset))
