@@ -21,6 +21,7 @@ from ppcls.utils.errors import ParityError
 from ppcls.utils.storage import published
 
 TOLERANCE = 1e-5
+SMALLEST_PROBABILITY = 1e-27
 PREFIX = "inference"
 DESCRIPTION = "inference.yml"
 
@@ -114,10 +115,10 @@ def _compare(
     limit = TOLERANCE * float(np.abs(logits).max())
     # The logarithm of a probability is its logit less a number that all classes share.
     wanted = _log_softmax(logits) if add_softmax else logits
+    # Paddle's softmax on the CPU cuts probabilities off at exp(-64), below which nothing can be compared.
+    comparable = outputs > SMALLEST_PROBABILITY if add_softmax else np.ones(outputs.shape, bool)
     with np.errstate(divide="ignore"):
         given = np.log(outputs) if add_softmax else outputs
-    # A probability below float32's normal range keeps too few digits to be compared.
-    comparable = outputs > 1e-37 if add_softmax else np.ones(outputs.shape, bool)
     difference = float(np.abs(given - wanted)[comparable].max())
     agreement = float((outputs.argmax(1) == logits.argmax(1)).mean())
     if not (np.isfinite(outputs).all() and difference <= limit and agreement == 1.0):
@@ -131,6 +132,7 @@ def _compare(
         "real_images": bool(paths),
         "largest_logit": float(np.abs(logits).max()),
         "largest_difference": difference,
+        "compared": round(float(comparable.mean()), 4),
         "tolerance": limit,
         "same_top1": agreement,
         "engine": "paddle.inference, plain (oneDNN off)",
