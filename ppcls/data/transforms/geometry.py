@@ -151,7 +151,7 @@ class RandCropImage(Transform):
     def __init__(
         self,
         size: int | list[int],
-        progress_size: None = None,
+        progress_size: Literal[None] = None,
         scale: list[float] | None = None,
         ratio: list[float] | None = None,
         interpolation: Interpolation | None = None,
