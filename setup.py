@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Packaging. The configurations and tools come along as package data, so an installed ppcls works from any directory."""
+
+import os
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+# The CPU wheel and every other build of Paddle (GPU, XPU, NPU, ...) provide the same module `paddle` under different
+# distribution names, and an extra cannot take a requirement away. Whoever brings another build sets this variable.
+PADDLE = [] if os.environ.get("PPCLS_WITHOUT_PADDLE") == "1" else ["paddlepaddle>=3.3.1,<3.4"]
+
+CORE = ["numpy>=2.0", "opencv-python-headless>=5.0", "pyyaml>=6.0", "safetensors>=0.6.0", "tqdm>=4.62"]
+EXTRAS = {
+    # Not on PyPI: needs PPCLS_WITHOUT_PADDLE=1 and Paddle's own index; README.md has the whole command.
+    "gpu": ["paddlepaddle-gpu>=3.3.1,<3.4"],
+    # paddle2onnx holds onnx at 1.17 or below; neither has a wheel for Python 3.13.
+    "onnx": ['paddle2onnx==2.1.0; python_version < "3.13"', "onnxruntime>=1.19"],
+    "visualdl": ["visualdl>=2.5.3"],
+    # Serving has no code yet; the name is kept so that scripts can already ask for it.
+    "serve": [],
+    "dev": ["pytest>=8.0", "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "scikit-learn>=1.5"],
+}
+
+
+def version() -> str:
+    """The version, read from the package without importing it."""
+    text = (ROOT / "ppcls" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
+
+
+setup(
+    name="ppcls",
+    version=version(),
+    description="A config-driven image-classification framework on PaddlePaddle 3",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.9,<3.14",
+    packages=[*find_packages(include=["ppcls", "ppcls.*"]), "ppcls.configs", "ppcls.tools"],
+    package_dir={"ppcls.configs": "configs", "ppcls.tools": "tools"},
+    package_data={"ppcls.configs": ["**/*.yaml"]},
+    install_requires=[*PADDLE, *CORE],
+    extras_require=EXTRAS,
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Intended Audience :: Science/Research",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(9, 14)),
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)
