@@ -157,8 +157,8 @@ class OptimizerSettings:
     ]
     lr: Annotated[Call, Block(SCHEDULES, runtime=("epochs", "step_each_epoch"), default="Constant")] | float = 0.001
     regularizer: RegularizerSettings | None = None
-    clip_norm: Annotated[float, Within(0)] | None = None
-    clip_global_norm: Annotated[float, Within(0)] | None = None
+    clip_norm: float | None = None
+    clip_global_norm: float | None = None
     no_weight_decay_name: str | None = None
     one_dim_param_no_weight_decay: bool = False
     scope: Literal["all"] = "all"
@@ -167,7 +167,8 @@ class OptimizerSettings:
         if self.clip_norm is not None and self.clip_global_norm is not None:
             raise ValueError("clip_norm (each gradient) and clip_global_norm (all together) exclude each other")
         for name in ("clip_norm", "clip_global_norm"):
-            if getattr(self, name) == 0:
+            norm = getattr(self, name)
+            if norm is not None and norm <= 0:
                 raise ValueError(f"{name} must be above 0; leave it out for no clipping")
         if self.optimizer.name == "AdamW" and self.regularizer is not None:
             raise ValueError("AdamW decays weights apart from gradients; write weight_decay instead of regularizer")

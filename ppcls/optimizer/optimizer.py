@@ -52,8 +52,7 @@ def build_optimizer(settings: Any, model: paddle.nn.Layer, schedule: Schedule) -
         schedule: the learning rate.
 
     Raises:
-        ValueError: every parameter is frozen, both clips are given, a clip is not positive, or AdamW has a
-            regularizer.
+        ValueError: every parameter is frozen.
     """
     parameters = [parameter for parameter in model.parameters() if not parameter.stop_gradient]
     if not parameters:
@@ -82,8 +81,6 @@ def _with_regularizer(call: Call, regularizer: Any) -> Call:
     """The optimizer's call, its ``weight_decay`` replaced by the regularizer (``name``, ``coeff``) if there is one."""
     if regularizer is None:
         return call
-    if call.target is paddle.optimizer.AdamW:
-        raise ValueError("AdamW decays weights apart from gradients; write weight_decay instead of regularizer")
     if call.kwargs.get("weight_decay"):
         logger.warning("%s: regularizer takes the place of weight_decay; leave one of them out", call.name)
     decay = {"L1": paddle.regularizer.L1Decay, "L2": paddle.regularizer.L2Decay}[regularizer.name]
@@ -93,12 +90,7 @@ def _with_regularizer(call: Call, regularizer: Any) -> Call:
 def _gradient_clip(
     clip_norm: float | None, clip_global_norm: float | None
 ) -> paddle.nn.ClipGradByNorm | paddle.nn.ClipGradByGlobalNorm | None:
-    """Clipping of each gradient by itself, of all together, or none."""
-    if clip_norm is not None and clip_global_norm is not None:
-        raise ValueError("clip_norm (each gradient) and clip_global_norm (all together) exclude each other")
-    for name, norm in (("clip_norm", clip_norm), ("clip_global_norm", clip_global_norm)):
-        if norm is not None and norm <= 0:
-            raise ValueError(f"{name} must be above 0; got {norm}; leave it out for no clipping")
+    """Clipping of each gradient by itself, of all together, or none; never both."""
     if clip_norm is not None:
         return paddle.nn.ClipGradByNorm(clip_norm)
     return None if clip_global_norm is None else paddle.nn.ClipGradByGlobalNorm(clip_global_norm)
