@@ -2,7 +2,7 @@
 """The data path; importing this package registers its data sets, samplers, transforms and postprocesses."""
 
 from ppcls.data.dataset import ClsDataset, ImageNetDataset
-from ppcls.data.loader import Loader, LoaderSettings, build_loader
+from ppcls.data.loader import Loader
 from ppcls.data.postprocess import Topk
 from ppcls.data.sampler import BatchSampler, DistributedBatchSampler, sample_rng
 from ppcls.data.transforms import Transform, decode_image
@@ -13,10 +13,8 @@ __all__ = [
     "DistributedBatchSampler",
     "ImageNetDataset",
     "Loader",
-    "LoaderSettings",
     "Topk",
     "Transform",
-    "build_loader",
     "decode_image",
     "sample_rng",
 ]

@@ -26,28 +26,6 @@ SHUTDOWN_SECONDS = 5
 """How long the end of an iteration waits for a worker that is still busy; it then ends by itself."""
 
 
-@dataclass(frozen=True)
-class LoaderSettings:
-    """How batches are made; the YAML section ``DataLoader.<name>.loader``.
-
-    Args:
-        num_workers: processes that read and transform; 0 does it in this one, when a batch is asked for.
-        use_shared_memory: hand batches over in shared memory, otherwise through a pipe.
-    """
-
-    num_workers: int = 4
-    use_shared_memory: bool = True
-
-    def __post_init__(self) -> None:
-        if self.num_workers < 0:
-            raise ValueError(f"num_workers must not be negative; got {self.num_workers}")
-
-
-def build_loader(dataset: Any, sampler: DistributedBatchSampler, settings: LoaderSettings, seed: int) -> Loader:
-    """Return a loader with the settings of a YAML section."""
-    return Loader(dataset, sampler, settings.num_workers, settings.use_shared_memory, seed)
-
-
 class Loader:
     """Batches of a data set in the sampler's order; the same ones for any number of workers.
 
@@ -57,8 +35,8 @@ class Loader:
     Args:
         dataset: has ``len`` and ``sample(index, rng) -> (image [C, H, W], label)``.
         sampler: gives lists of (epoch, index).
-        num_workers: as in `LoaderSettings`.
-        use_shared_memory: as in `LoaderSettings`.
+        num_workers: processes that read and transform; 0 does it in this one, when a batch is asked for.
+        use_shared_memory: hand batches over in shared memory, otherwise through a pipe.
         seed: of the run; with epoch and index it determines what the random operations draw.
     """
 

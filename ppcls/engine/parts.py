@@ -192,6 +192,8 @@ class Parts:
             seed=self.settings.seed,
             pad=is_train,
         )
+        if sampler.drop_last and not is_train:
+            logger.warning("DataLoader.%s.sampler.drop_last is true: the last images are not evaluated", name)
         if not len(sampler) and dist.world_size() == 1:
             raise ConfigError(
                 f"DataLoader.{name}.sampler: {len(dataset)} images do not fill one batch of "

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from ppcls.utils.errors import PpclsError
+from ppcls.utils.logger import log_traceback
 
 INTERRUPTED = 130
 
@@ -26,6 +27,7 @@ def run(main: Callable[[], None]) -> NoReturn:
         main()
         sys.stdout.flush()
     except PpclsError as error:
+        log_traceback(error)
         print(error, file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:

@@ -53,6 +53,16 @@ def stop_logging() -> None:
         handler.close()
 
 
+def log_traceback(error: BaseException) -> None:
+    """Write an exception with its traceback to the log file only; people see one line elsewhere."""
+    record = logger.makeRecord(
+        logger.name, logging.ERROR, "", 0, "%s", (error,), (type(error), error, error.__traceback__)
+    )
+    for handler in logger.handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.handle(record)
+
+
 def has_bar() -> bool:
     """Whether progress bars are drawn: a person is watching a terminal."""
     return sys.stderr.isatty()

@@ -20,8 +20,6 @@ from ppcls.data import (
     DistributedBatchSampler,
     ImageNetDataset,
     Loader,
-    LoaderSettings,
-    build_loader,
     sample_rng,
 )
 from ppcls.data.transforms import DecodeImage, NormalizeImage, RandCropImage, RandFlipImage
@@ -221,14 +219,9 @@ def test_neither_the_global_seed_nor_the_workers_seed_matters(root):
     assert hashes_of(loader) == first
 
 
-def test_a_loader_is_built_from_the_settings_of_a_file(root):
-    dataset = make_dataset(root)
-    sampler = DistributedBatchSampler(5, num_samples=len(dataset))
-    loader = build_loader(dataset, sampler, LoaderSettings(num_workers=2, use_shared_memory=False), seed=3)
-    assert (loader.num_workers, loader.use_shared_memory, loader.seed) == (2, False, 3)
+def test_a_loader_knows_its_lengths(root):
+    loader = make_loader(make_dataset(root))
     assert (loader.num_samples, loader.batch_size, len(loader)) == (23, 5, 5)
-    with pytest.raises(ValueError, match="num_workers must not be negative; got -1"):
-        LoaderSettings(num_workers=-1)
 
 
 def test_a_copy_through_pickle_gives_the_same_batches(root):
