@@ -221,7 +221,7 @@ def test_neither_the_global_seed_nor_the_workers_seed_matters(root):
 
 def test_a_loader_knows_its_lengths(root):
     loader = make_loader(make_dataset(root))
-    assert (loader.num_samples, loader.batch_size, len(loader)) == (23, 5, 5)
+    assert (loader.num_samples, loader.batch_size, len(loader)) == (NUM_SAMPLES, 4, 6)
 
 
 def test_a_copy_through_pickle_gives_the_same_batches(root):

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Two processes on one machine (gloo): they train together, and evaluate every image exactly once."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import paddle
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = "configs/quick_start/digits.yaml"
+
+
+def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess:
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PADDLE_", "CUDA_"))}
+    command = [sys.executable, *arguments]
+    return subprocess.run(
+        command, cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, timeout=240, check=False
+    )
+
+
+def launch(directory: Path, options: list[str], tool: str, *overrides: str, **environment: str):
+    launcher = ["-m", "paddle.distributed.launch", *options, "--log_dir", str(directory)]
+    return run([*launcher, f"tools/{tool}.py", *overrides], **environment)
+
+
+def figures(text: str) -> dict[str, str]:
+    """The figures of the last evaluation in a log."""
+    line = re.findall(r"\[Eval\].*\[Avg\] (.*)", text)[-1]
+    return dict(item.split(": ") for item in line.split(", "))
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The output directory and the log of a short training on two processes."""
+    directory = tmp_path_factory.mktemp("two")
+    settings = ["device=cpu", "epochs=1", "iter_per_epoch=6", f"output_dir={directory}/output"]
+    overrides = [word for setting in settings for word in ("-o", f"Global.{setting}")]
+    finished = launch(directory / "log", ["--nproc_per_node", "2"], "train", "-c", CONFIG, *overrides)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    return directory / "output", finished.stdout + finished.stderr
+
+
+def test_two_processes_train_together(trained):
+    _, log = trained
+    assert "cpu, 2 processes" in log
+    assert "6 updates, 64 images each" in log
+
+
+def test_only_one_process_logs(trained):
+    _, log = trained
+    assert len(re.findall(r"\[Eval\]\[Epoch 1\]\[Avg\]", log)) == 1
+
+
+def test_evaluation_on_two_processes_counts_every_image_once(trained):
+    _, log = trained
+    assert figures(log)["num_samples"] == "359"
+
+
+def test_evaluation_on_two_processes_equals_that_on_one(trained):
+    output, log = trained
+    weights = f"Global.pretrained_model={output}/epoch_1"
+    alone = run(["tools/eval.py", "-c", str(output / "config.yaml"), "-o", weights])
+    assert alone.returncode == 0, alone.stderr
+    together, single = figures(log), figures(alone.stdout)
+    assert together.keys() == single.keys()
+    for name in ("top1", "top3", "num_samples"):
+        assert together[name] == single[name]
+    assert float(together["CELoss"]) == pytest.approx(float(single["CELoss"]), abs=2e-5)
+
+
+def test_the_checkpoint_of_two_processes_is_one(trained):
+    output, _ = trained
+    assert json.loads((output / "epoch_1" / "state.json").read_text())["step"] == 6
+
+
+@pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="there may be GPUs here")
+def test_paddleclas_command_on_a_machine_without_gpus_says_which_devices_there_are(tmp_path):
+    finished = launch(
+        tmp_path,
+        ["--gpus=0,1,2,3"],
+        "train",
+        "-c",
+        "ppcls/configs/ImageNet/DenseNet/DenseNet121.yaml",
+        *("-o", "Arch.pretrained=False", "-o", "Global.device=gpu"),
+        CUDA_VISIBLE_DEVICES="0,1,2,3",
+    )
+    assert finished.returncode == 2
+    for rank in range(4):
+        log = (tmp_path / f"workerlog.{rank}").read_text().splitlines()
+        said = [line for line in log if "ccache" not in line and "warnings.warn" not in line]
+        assert said == ["Global.device: 'gpu' is not on this machine; there is cpu"]
