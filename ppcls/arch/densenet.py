@@ -12,7 +12,7 @@ from paddle import nn
 from paddle.nn import functional as F
 
 from ppcls.arch.pretrained import load_pretrained
-from ppcls.config.registry import ARCHS
+from ppcls.config.registry import ARCHS, Count, Share
 
 
 class ConvNormRelu(nn.Layer):
@@ -130,11 +130,11 @@ class DenseNet(nn.Layer):
 
 @ARCHS.register
 def DenseNet121(
-    class_num: int = 1000,
+    class_num: Count = 1000,
     pretrained: bool | str = False,
     use_ssld: bool = False,
-    bn_size: int = 4,
-    dropout: float = 0.0,
+    bn_size: Count = 4,
+    dropout: Share = 0.0,
 ) -> DenseNet:
     """Return a DenseNet-121, 8.0 M parameters at 1000 classes; arguments as in `DenseNet` and `load_pretrained`."""
     model = DenseNet((6, 12, 24, 16), bn_size=bn_size, dropout=dropout, class_num=class_num)
@@ -143,11 +143,11 @@ def DenseNet121(
 
 @ARCHS.register
 def DenseNet161(
-    class_num: int = 1000,
+    class_num: Count = 1000,
     pretrained: bool | str = False,
     use_ssld: bool = False,
-    bn_size: int = 4,
-    dropout: float = 0.0,
+    bn_size: Count = 4,
+    dropout: Share = 0.0,
 ) -> DenseNet:
     """Return a DenseNet-161, 28.7 M parameters at 1000 classes; arguments as in `DenseNet` and `load_pretrained`."""
     model = DenseNet((6, 12, 36, 24), 96, 48, bn_size=bn_size, dropout=dropout, class_num=class_num)
@@ -156,11 +156,11 @@ def DenseNet161(
 
 @ARCHS.register
 def DenseNet169(
-    class_num: int = 1000,
+    class_num: Count = 1000,
     pretrained: bool | str = False,
     use_ssld: bool = False,
-    bn_size: int = 4,
-    dropout: float = 0.0,
+    bn_size: Count = 4,
+    dropout: Share = 0.0,
 ) -> DenseNet:
     """Return a DenseNet-169, 14.1 M parameters at 1000 classes; arguments as in `DenseNet` and `load_pretrained`."""
     model = DenseNet((6, 12, 32, 32), bn_size=bn_size, dropout=dropout, class_num=class_num)
@@ -169,11 +169,11 @@ def DenseNet169(
 
 @ARCHS.register
 def DenseNet201(
-    class_num: int = 1000,
+    class_num: Count = 1000,
     pretrained: bool | str = False,
     use_ssld: bool = False,
-    bn_size: int = 4,
-    dropout: float = 0.0,
+    bn_size: Count = 4,
+    dropout: Share = 0.0,
 ) -> DenseNet:
     """Return a DenseNet-201, 20.0 M parameters at 1000 classes; arguments as in `DenseNet` and `load_pretrained`."""
     model = DenseNet((6, 12, 48, 32), bn_size=bn_size, dropout=dropout, class_num=class_num)
@@ -182,11 +182,11 @@ def DenseNet201(
 
 @ARCHS.register
 def DenseNet264(
-    class_num: int = 1000,
+    class_num: Count = 1000,
     pretrained: bool | str = False,
     use_ssld: bool = False,
-    bn_size: int = 4,
-    dropout: float = 0.0,
+    bn_size: Count = 4,
+    dropout: Share = 0.0,
 ) -> DenseNet:
     """Return a DenseNet-264, 33.3 M parameters at 1000 classes; arguments as in `DenseNet` and `load_pretrained`."""
     model = DenseNet((6, 12, 64, 48), bn_size=bn_size, dropout=dropout, class_num=class_num)

@@ -7,7 +7,7 @@ import paddle
 from paddle import nn
 
 from ppcls.arch.pretrained import load_pretrained
-from ppcls.config.registry import ARCHS
+from ppcls.config.registry import ARCHS, Count
 
 # (kernel size, output channels) of each convolution; a 2x2 max pool stands between the groups.
 GROUPS = (
@@ -48,7 +48,7 @@ class TinyDarkNet(nn.Layer):
 
     head = ("classifier",)
 
-    def __init__(self, class_num: int = 1000, pretrained: bool | str = False) -> None:
+    def __init__(self, class_num: Count = 1000, pretrained: bool | str = False) -> None:
         super().__init__()
         self.features = nn.Sequential()
         channels = 3

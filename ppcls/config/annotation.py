@@ -9,29 +9,10 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Optional, Union
 
 UNIONS = (Union, getattr(types, "UnionType", Union))
 """The origins of ``Union[int, None]`` and, from Python 3.10 on, of ``int | None``."""
-
-
-@dataclass(frozen=True)
-class Within:
-    """A number's allowed range, both ends included; written as ``Annotated[int, Within(1)]``."""
-
-    low: float | None = None
-    high: float | None = None
-
-    def __contains__(self, value: float) -> bool:
-        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
-
-    def __str__(self) -> str:
-        if self.high is None:
-            return f"at least {self.low}"
-        if self.low is None:
-            return f"at most {self.high}"
-        return f"{self.low} to {self.high}"
 
 
 class Opaque:

@@ -56,6 +56,31 @@ class Registry:
 
 
 @dataclass(frozen=True)
+class Within:
+    """A number's allowed range, both ends included; written as ``Annotated[int, Within(1)]``."""
+
+    low: float | None = None
+    high: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        return (self.low is None or value >= self.low) and (self.high is None or value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"at least {self.low}"
+        if self.low is None:
+            return f"at most {self.high}"
+        return f"{self.low} to {self.high}"
+
+
+Count = Annotated[int, Within(1)]
+"""A whole number from 1 on."""
+
+Share = Annotated[float, Within(0, 1)]
+"""A part of a whole."""
+
+
+@dataclass(frozen=True)
 class Block:
     """How a parameter's YAML block is read; written as ``Annotated[Callable, Block(REGISTRY)]``.
 

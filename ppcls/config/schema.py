@@ -6,7 +6,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
-from ppcls.config.annotation import Within
 from ppcls.config.registry import (
     ARCHS,
     DATASETS,
@@ -19,6 +18,9 @@ from ppcls.config.registry import (
     TRANSFORMS,
     Block,
     Call,
+    Count,
+    Share,
+    Within,
 )
 
 MAX_SEED = 2**31 - 1
@@ -60,20 +62,20 @@ class GlobalSettings:
 
     output_dir: str = "./output"
     device: str = "cpu"
-    epochs: Annotated[int, Within(1)] = 1
+    epochs: Count = 1
     seed: Annotated[int, Within(0, MAX_SEED)] = 0
     pretrained_model: str | None = None
     checkpoints: str | None = None
     save_interval: Annotated[int, Within(0)] = 1
     eval_during_train: bool = True
-    eval_interval: Annotated[int, Within(1)] = 1
+    eval_interval: Count = 1
     start_eval_epoch: Annotated[int, Within(0)] = 0
-    print_batch_step: Annotated[int, Within(1)] = 10
+    print_batch_step: Count = 10
     use_visualdl: bool = False
     log_ranks: str = "0"
-    update_freq: Annotated[int, Within(1)] = 1
-    iter_per_epoch: Annotated[int, Within(1)] | None = None
-    image_shape: tuple[Annotated[int, Within(1)], Annotated[int, Within(1)], Annotated[int, Within(1)]] = (3, 224, 224)
+    update_freq: Count = 1
+    iter_per_epoch: Count | None = None
+    image_shape: tuple[Count, Count, Count] = (3, 224, 224)
     save_inference_dir: str = "./inference"
     print_mem_info: bool = False
     train_mode: Literal[None] = None
@@ -236,7 +238,7 @@ class InferSettings:
     PostProcess: Annotated[Call, POSTPROCESSES]
     infer_imgs: str | None = None
     infer_list: str | None = None
-    batch_size: Annotated[int, Within(1)] = 1
+    batch_size: Count = 1
     save_dir: str | None = None
 
 
@@ -271,7 +273,7 @@ class EMASettings:
         decay: the share of the old average that each update keeps.
     """
 
-    decay: Annotated[float, Within(0, 1)] = 0.9999
+    decay: Share = 0.9999
 
 
 @dataclass(frozen=True)

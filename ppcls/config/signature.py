@@ -8,10 +8,10 @@ from dataclasses import is_dataclass, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from ppcls.config import legacy
-from ppcls.config.annotation import UNIONS, Within, parameters_of
+from ppcls.config.annotation import UNIONS, parameters_of
 from ppcls.config.node import BASE, Node
 from ppcls.config.problem import INVALID, Problems, is_slip, nearest, suggestion
-from ppcls.config.registry import Block, Call, block_of
+from ppcls.config.registry import Block, Call, Within, block_of
 from ppcls.config.value import parse_literal, parse_scalar, shown, type_name
 
 __all__ = ["INVALID", "Problems", "nearest", "parse", "suggestion"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.config.registry import POSTPROCESSES
+from ppcls.config.registry import POSTPROCESSES, Count
 from ppcls.data.transforms import functional
 from ppcls.utils.errors import DataError
 
@@ -37,7 +37,7 @@ class Topk:
         - Topk: {topk: 5, class_id_map_file: ./dataset/digits/label_list.txt}
     """
 
-    def __init__(self, topk: int = 1, class_id_map_file: str | None = None, delimiter: str | None = None) -> None:
+    def __init__(self, topk: Count = 1, class_id_map_file: str | None = None, delimiter: str | None = None) -> None:
         if topk < 1:
             raise ValueError(f"topk must be at least 1; got {topk}")
         self.topk = topk

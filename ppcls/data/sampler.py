@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from ppcls.config.registry import SAMPLERS
+from ppcls.config.registry import SAMPLERS, Count
 
 Position = tuple[int, int]
 """(epoch, index): what a worker needs to know to make a sample."""
@@ -69,7 +69,7 @@ class DistributedBatchSampler:
 
     def __init__(
         self,
-        batch_size: int,
+        batch_size: Count,
         shuffle: bool = False,
         drop_last: bool = False,
         *,

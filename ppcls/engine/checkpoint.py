@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from ppcls.optimizer import Schedule
 from ppcls.utils import dist
 from ppcls.utils.errors import StorageError
 from ppcls.utils.logger import logger
-from ppcls.utils.storage import published, verify
+from ppcls.utils.storage import published, remove, verify
 
 BEST = "best_model"
 LATEST = "latest"
@@ -72,7 +71,7 @@ class Checkpointer:
         if dist.is_main():
             path = self.directory / f"epoch_{state.epoch}"
             parts = self.parts
-            with published(path) as partial:
+            with published(path, owns_name=True) as partial:
                 save_file(weights_of(parts.model), partial / "model.safetensors")
                 save_file(optimizer_tensors(parts.optimizer, parts.model), partial / "optimizer.safetensors")
                 if parts.ema:
@@ -90,7 +89,7 @@ class Checkpointer:
         """
         if dist.is_main():
             model = self.parts.ema.model if self.parts.ema else self.parts.model
-            with published(self.directory / BEST) as partial:
+            with published(self.directory / BEST, owns_name=True) as partial:
                 save_file(weights_of(model), partial / "model.safetensors")
                 self._write_state(partial, state, {}, {})
         dist.barrier()
@@ -103,7 +102,8 @@ class Checkpointer:
                 fresh start when there is none; ``<directory>/latest`` for the newest there.
 
         Raises:
-            StorageError: it is not there, does not verify, or is of another model.
+            StorageError: it is not there, does not verify, or is of another model or optimizer; or there are
+                checkpoints in the output directory and none verifies.
         """
         path = self._find(source)
         if path is None:
@@ -111,11 +111,14 @@ class Checkpointer:
             return TrainState()
         stored = json.loads((path / "state.json").read_text(encoding="utf-8"))
         parts = self.parts
+        self._require_same_optimizer(path, stored)
         load_weights(parts.model, read_weights(path / "model.safetensors"), str(path), allow="none")
         tensors = read_weights(path / "optimizer.safetensors")
         restore_optimizer(parts.optimizer, parts.model, tensors, parts.schedule, str(path))
+        averaged = path / "ema.safetensors"
+        if averaged.exists() and not parts.ema:
+            logger.warning("%s: its averaged weights (EMA) are left behind, as there is no EMA section", path)
         if parts.ema:
-            averaged = path / "ema.safetensors"
             if not averaged.exists():
                 raise StorageError(f"{path}: has no averaged weights; remove the EMA section or start anew")
             load_weights(parts.ema.model, read_weights(averaged), str(path), allow="none")
@@ -133,7 +136,13 @@ class Checkpointer:
 
     def _find(self, source: str) -> Path | None:
         if source == AUTO:
-            return newest_valid(self.directory)
+            newest = newest_valid(self.directory)
+            if newest is None and (damaged := checkpoints_in(self.directory)):
+                raise StorageError(
+                    f"checkpoints: auto: none of the {len(damaged)} checkpoints in {self.directory} can be used; "
+                    "move them away, or leave Global.checkpoints out, to start from the beginning"
+                )
+            return newest
         path = Path(source)
         if path.name == LATEST and not path.exists():
             newest = newest_valid(path.parent)
@@ -152,6 +161,14 @@ class Checkpointer:
             raise StorageError(f"{source}: holds weights only; start from it with Global.pretrained_model instead")
         return path
 
+    def _require_same_optimizer(self, path: Path, stored: Mapping[str, Any]) -> None:
+        kind = type(self.parts.optimizer).__name__
+        if stored.get("optimizer", kind) != kind:
+            raise StorageError(
+                f"{path}: was trained with {stored['optimizer']}, not {kind}; continue with the same optimizer, "
+                f"or start from its weights with Global.pretrained_model"
+            )
+
     def _write_state(
         self, directory: Path, state: TrainState, schedule: Mapping[str, Any], precision: Mapping[str, Any]
     ) -> None:
@@ -163,15 +180,21 @@ class Checkpointer:
             "metrics": state.metrics,
             "schedule": schedule,
             "precision": precision,
+            "optimizer": type(self.parts.optimizer).__name__,
             **self.description,
         }
         (directory / "state.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
 
     def _prune(self, epoch: int) -> None:
-        newest = [path for path in checkpoints_in(self.directory) if _epoch(path) <= epoch]
-        for path in newest[NUM_NEWEST:]:
-            if not self.save_interval or _epoch(path) % self.save_interval:
-                shutil.rmtree(path)
+        num_good = 0
+        for path in checkpoints_in(self.directory):
+            if _epoch(path) > epoch:
+                continue
+            if num_good < NUM_NEWEST:
+                # A damaged one does not count: an older one stays in its place.
+                num_good += _epoch(path) == epoch or _is_good(path)
+            elif not self.save_interval or _epoch(path) % self.save_interval:
+                _remove(path)
 
 
 def checkpoints_in(directory: Path) -> list[Path]:
@@ -190,6 +213,21 @@ def newest_valid(directory: Path, quiet: bool = False) -> Path | None:
             if not quiet:
                 logger.warning("%s; trying the one before it", error)
     return None
+
+
+def _remove(path: Path) -> None:
+    try:
+        remove(path)
+    except OSError as error:
+        logger.warning("%s: cannot be removed (%s)", path, error.strerror or error)
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        verify(path)
+    except StorageError:
+        return False
+    return True
 
 
 def weights_of(model: nn.Layer) -> dict[str, np.ndarray]:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,8 @@ class Parts:
     def model(self) -> nn.Layer:
         """The architecture, filled with ``Arch.pretrained`` or ``Global.pretrained_model``."""
         seed_everything(self.settings.seed)
-        model = self.config.Arch.model()
+        with _blamed_on(self.config.Arch.model, "Arch"):
+            model = self.config.Arch.model()
         if self.config.Arch.use_sync_bn and dist.world_size() > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if source := self.settings.pretrained_model:
@@ -107,12 +110,14 @@ class Parts:
     def schedule(self) -> Schedule:
         """The learning rate, in steps of one optimizer update."""
         steps = self.batches_per_epoch // self.settings.update_freq
-        return build_schedule(self._optimizer_settings, self.settings.epochs, steps)
+        with _blamed_on(self._optimizer_settings.lr, "Optimizer.lr"):
+            return build_schedule(self._optimizer_settings, self.settings.epochs, steps)
 
     @functools.cached_property
     def optimizer(self) -> paddle.optimizer.Optimizer:
         """The optimizer of the model's parameters."""
-        return build_optimizer(self._optimizer_settings, self.model, self.schedule)
+        with _blamed_on(self._optimizer_settings.optimizer, "Optimizer"):
+            return build_optimizer(self._optimizer_settings, self.model, self.schedule)
 
     @functools.cached_property
     def precision(self) -> Precision:
@@ -183,7 +188,8 @@ class Parts:
     def _loader(self, settings: LoaderSettings | None, name: str, is_train: bool) -> Loader:
         if settings is None:
             raise ConfigError(f"DataLoader.{name}: the section is missing; it says which images to read")
-        dataset = settings.dataset()
+        with _blamed_on(settings.dataset, f"DataLoader.{name}.dataset"):
+            dataset = settings.dataset()
         dataset.check_labels(self.class_num)
         sampler = settings.sampler(
             num_samples=len(dataset),
@@ -218,6 +224,16 @@ class Parts:
         if self.config.Optimizer is None:
             raise ConfigError("Optimizer: the section is missing; training needs to know how weights move")
         return self.config.Optimizer
+
+
+@contextmanager
+def _blamed_on(call: Call | float, section: str) -> Iterator[None]:
+    """What a part refuses (``ValueError``) is an error of the block that asks for it."""
+    try:
+        yield
+    except ValueError as error:
+        where = f"{call.where}: " if isinstance(call, Call) else ""
+        raise ConfigError(f"{where}{section}: {' '.join(str(error).split())}") from error
 
 
 def argument_of(call: Call, name: str) -> Any:

@@ -8,10 +8,15 @@ from collections.abc import Sequence
 import paddle
 from paddle import nn
 
+from ppcls.utils.errors import ConfigError
+
 
 @paddle.no_grad()
 def count_macs(model: nn.Layer, image_shape: Sequence[int]) -> int:
     """Multiply-accumulates of the convolutions and linear layers for one image of ``image_shape`` (C, H, W).
+
+    Raises:
+        ConfigError: the model does not take such an image.
 
     Papers that say "FLOPs" for DenseNet mean this number (He et al., arXiv:1512.03385, table 1, count the same way).
     """
@@ -28,9 +33,19 @@ def count_macs(model: nn.Layer, image_shape: Sequence[int]) -> int:
     model.eval()
     try:
         model(paddle.zeros([1, *image_shape]))
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"the model refuses an image of Global.image_shape {list(image_shape)}: {first_line(error)}"
+        ) from error
     finally:
         for hook in hooks:
             hook.remove()
         if was_training:
             model.train()
     return macs
+
+
+def first_line(error: Exception) -> str:
+    """What an exception of Paddle says, without the stack and the hints that follow."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if line.startswith("(")), lines[0] if lines else type(error).__name__)

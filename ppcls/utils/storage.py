@@ -17,17 +17,23 @@ MANIFEST = "manifest.json"
 
 
 @contextmanager
-def published(final: str | os.PathLike) -> Iterator[Path]:
+def published(final: str | os.PathLike, owns_name: bool = False) -> Iterator[Path]:
     """Give a directory to fill; at the end of the block it appears as ``final``, complete, in one rename.
 
     Every file is flushed to disk before ``manifest.json`` (sizes and sha256) is written, and the
     manifest before the rename. A ``final`` that exists already is replaced only then. When the
     block raises, ``final`` stays as it was.
 
+    Args:
+        final: where the directory appears; a link is followed.
+        owns_name: nobody else gives directories this name, so one without a manifest, such as a damaged
+            one of ours, is replaced as well.
+
     Raises:
-        StorageError: the directory cannot be written.
+        StorageError: the directory cannot be written, or holds what was not published here.
     """
-    final = Path(final)
+    final = Path(os.path.realpath(final))
+    _require_replaceable(final, owns_name)
     partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -68,6 +74,18 @@ def verify(directory: str | os.PathLike) -> dict:
     return manifest
 
 
+def remove(directory: str | os.PathLike) -> None:
+    """Remove a directory so that, whatever interrupts it, no half of it is left under its name.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    directory = Path(directory)
+    old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
+    os.replace(directory, old)
+    shutil.rmtree(old)
+
+
 def sha256(path: str | os.PathLike) -> str:
     """Return the sha256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()
@@ -93,6 +111,18 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
         reason = error.strerror or error
         raise StorageError(f"{directory}: cannot be written ({reason}); choose another directory") from error
     return directory
+
+
+def _require_replaceable(final: Path, owns_name: bool) -> None:
+    if not os.path.lexists(final):
+        return
+    if not final.is_dir():
+        raise StorageError(f"{final}: is a file, not a directory; choose another directory")
+    if not owns_name and not (final / MANIFEST).exists() and any(final.iterdir()):
+        raise StorageError(
+            f"{final}: holds files that were not written by this program (there is no {MANIFEST}), and all of them "
+            "would be replaced; choose a new or empty directory"
+        )
 
 
 def _seal(directory: Path) -> None:

@@ -12,8 +12,8 @@ import paddle
 import pytest
 
 from ppcls.config import annotation
-from ppcls.config.annotation import Opaque, Within, parameters_of
-from ppcls.config.registry import TRANSFORMS, Block
+from ppcls.config.annotation import Opaque, parameters_of
+from ppcls.config.registry import TRANSFORMS, Block, Within
 
 Layout = Literal["chw", "hwc"]
 

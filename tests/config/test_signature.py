@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Optional
 import paddle
 import pytest
 
-from ppcls.config.annotation import Opaque, Within, parameters_of
+from ppcls.config.annotation import Opaque, parameters_of
 from ppcls.config.node import Node, load_tree
-from ppcls.config.registry import Block, Call, Registry
+from ppcls.config.registry import Block, Call, Registry, Within
 from ppcls.config.signature import INVALID, Problems, nearest, parse, suggestion
 
 SHAPES = Registry("shape")
