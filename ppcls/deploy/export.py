@@ -17,7 +17,7 @@ from paddle import nn
 
 from ppcls.arch.output import logits_of
 from ppcls.data.images import load_image
-from ppcls.utils.errors import ParityError
+from ppcls.utils.errors import ConfigError, ParityError
 from ppcls.utils.storage import published
 
 TOLERANCE = 1e-5
@@ -72,12 +72,21 @@ def export_model(
         The parity figures that ``inference.yml`` records.
 
     Raises:
+        ConfigError: the transforms do not end in images of ``image_shape``.
         ParityError: the answers differ by more than 1e-5 of the largest logit; nothing is published.
         StorageError: the directory cannot be written.
     """
     model.eval()
     images = _images(image_paths, transforms, image_shape)
+    for image in images:
+        if list(image.shape[1:]) != list(image_shape):
+            raise ConfigError(
+                f"Global.image_shape: {list(image_shape)}, but Infer.transforms end in images of "
+                f"{list(image.shape[1:])}; write the shape that they end in"
+            )
     logits = np.concatenate([_logits(model, image) for image in images])
+    if not np.isfinite(logits).all():
+        raise ParityError("the trained model's own answers are not finite; nothing was published")
     with published(directory) as partial:
         graph = paddle.jit.to_static(
             Deployed(model, add_softmax),
@@ -112,6 +121,8 @@ def _compare(
     directory: Path, paths: Sequence[str], images: list[np.ndarray], logits: np.ndarray, add_softmax: bool
 ) -> dict[str, Any]:
     outputs = _outputs_of_fresh_process(directory, paths, images)
+    if not np.isfinite(outputs).all():
+        raise ParityError("the exported graph's answers are not finite; nothing was published")
     limit = TOLERANCE * float(np.abs(logits).max())
     # The logarithm of a probability is its logit less a number that all classes share.
     wanted = _log_softmax(logits) if add_softmax else logits
@@ -121,7 +132,7 @@ def _compare(
         given = np.log(outputs) if add_softmax else outputs
     difference = float(np.abs(given - wanted)[comparable].max())
     agreement = float((outputs.argmax(1) == logits.argmax(1)).mean())
-    if not (np.isfinite(outputs).all() and difference <= limit and agreement == 1.0):
+    if not (difference <= limit and agreement == 1.0):
         raise ParityError(
             f"the exported graph differs from the trained model by {difference:.3g} (allowed {limit:.3g}), "
             f"same first class for {agreement:.0%} of {len(logits)} images; nothing was published"

@@ -25,7 +25,7 @@ from ppcls.engine.parts import Parts, argument_of
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.utils import dist
 from ppcls.utils.device import select_device
-from ppcls.utils.errors import ConfigError
+from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.logger import logger, start_logging
 from ppcls.utils.seed import seed_everything
 from ppcls.utils.storage import ensure_writable
@@ -60,8 +60,6 @@ class Engine:
         settings, parts = self.settings, self.parts
         ensure_writable(parts.output_dir)
         self._start_log("train.log")
-        if dist.is_main():
-            (parts.output_dir / CONFIG_COPY).write_text(resolved_text(self.config.call), encoding="utf-8")
         loaders = {"Train": parts.train_loader}
         if settings.eval_during_train:
             loaders["Eval"] = parts.eval_loader
@@ -69,6 +67,9 @@ class Engine:
         ema = parts.ema  # a copy of the weights before O2 makes them small
         parts.precision.prepare(parts.model, parts.optimizer)
         state = parts.checkpointer.load(settings.checkpoints) if settings.checkpoints else TrainState()
+        # Not before: a run that cannot start leaves the file of the one before it alone.
+        if dist.is_main():
+            (parts.output_dir / CONFIG_COPY).write_text(resolved_text(self.config.call), encoding="utf-8")
         if state.epoch >= settings.epochs:
             logger.info("nothing to do: %d of %d epochs are done", state.epoch, settings.epochs)
         model = paddle.DataParallel(parts.model) if dist.world_size() > 1 else parts.model
@@ -91,7 +92,8 @@ class Engine:
     def eval(self) -> dict[str, float]:
         """Evaluate ``Global.pretrained_model`` on ``DataLoader.Eval``; the figures by name."""
         self._start_log("eval.log")
-        self._warn_without_weights("evaluated")
+        assert self.parts.eval_loader  # before the model: its labels are checked
+        self._require_trained("evaluated")
         metrics = self.parts.evaluate()
         logger.info("[Eval][Avg] %s", shown(metrics))
         return metrics
@@ -101,7 +103,7 @@ class Engine:
         start_logging(stream=sys.stderr)
         infer = self._infer_settings
         paths = find_images(infer.infer_imgs, infer.infer_list)
-        self._warn_without_weights("asked")
+        self._require_trained("asked")
         model = self.parts.model
         model.eval()
 
@@ -120,7 +122,7 @@ class Engine:
         """
         start_logging()
         infer = self._infer_settings
-        self._warn_without_weights("exported")
+        self._require_trained("exported")
         directory = Path(self.settings.save_inference_dir)
         parity = export_model(
             self.parts.model,
@@ -147,6 +149,14 @@ class Engine:
             raise ConfigError("Infer: the section is missing; it says what happens to an image before the model")
         return self.config.Infer
 
-    def _warn_without_weights(self, verb: str) -> None:
+    def _require_trained(self, verb: str) -> None:
+        """Refuse weights that leave a part of the model untrained; without any weights, warn."""
+        assert self.parts.model
+        loaded = self.parts.loaded
+        if loaded and (loaded.missing or loaded.wrong_shape):
+            raise StorageError(
+                f"{loaded}; these parts would be {verb} untrained: Arch has to be what the weights were trained "
+                f"with (Arch.class_num is {self.parts.class_num})"
+            )
         if not self.settings.pretrained_model and not argument_of(self.config.Arch.model, "pretrained"):
             logger.warning("no weights are given (Global.pretrained_model), so an untrained model is %s", verb)

@@ -13,12 +13,13 @@ import paddle
 from paddle import nn
 
 from ppcls import __version__
-from ppcls.arch.pretrained import load_weights, read_weights
+from ppcls.arch.pretrained import LoadReport, load_weights, read_weights
 from ppcls.config import RunConfig
 from ppcls.config.annotation import parameters_of
 from ppcls.config.registry import EVALUATORS, Call
 from ppcls.config.schema import LoaderSettings, OptimizerSettings
 from ppcls.data.loader import Loader
+from ppcls.data.sampler import sample_rng
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Progress, Record, SaveCheckpoint, VisualDLScalars
 from ppcls.engine.checkpoint import Checkpointer, MovingParts
 from ppcls.engine.ema import ModelEMA
@@ -44,6 +45,7 @@ class Parts:
         self.settings = config.Global
         self.output_dir = Path(config.Global.output_dir)
         self.class_num: int = argument_of(config.Arch.model, "class_num")
+        self.loaded: LoadReport | None = None
 
     @functools.cached_property
     def train_loader(self) -> Loader:
@@ -64,7 +66,8 @@ class Parts:
         if self.config.Arch.use_sync_bn and dist.world_size() > 1:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if source := self.settings.pretrained_model:
-            logger.info("%s", load_weights(model, read_weights(source), source))
+            self.loaded = load_weights(model, read_weights(source), source)
+            logger.info("%s", self.loaded)
         return model
 
     @functools.cached_property
@@ -191,6 +194,7 @@ class Parts:
         with _blamed_on(settings.dataset, f"DataLoader.{name}.dataset"):
             dataset = settings.dataset()
         dataset.check_labels(self.class_num)
+        self._try_image(dataset, name)
         sampler = settings.sampler(
             num_samples=len(dataset),
             num_replicas=dist.world_size(),
@@ -207,6 +211,15 @@ class Parts:
             )
         workers = settings.loader
         return Loader(dataset, sampler, workers.num_workers, workers.use_shared_memory, self.settings.seed)
+
+    def _try_image(self, dataset: Any, name: str) -> None:
+        """Read one image: a wrong folder is found now, not when the evaluation after the first epoch starts."""
+        image, _ = dataset.sample(0, sample_rng(self.settings.seed, 1, 0))
+        if image.dtype != "float32":
+            raise ConfigError(
+                f"DataLoader.{name}.dataset.transform_ops: end in {image.dtype} images, but a model takes float32; "
+                "add NormalizeImage"
+            )
 
     def _records(self) -> tuple[Record, ...]:
         if not dist.is_main():

@@ -133,6 +133,8 @@ class Trainer:
     def fit(self, state: TrainState) -> TrainState:
         """Train from ``state`` (changed in place) to the last epoch, or until a callback sets ``stop``.
 
+        An epoch that is left in the middle has no ``on_epoch_end``: it is neither evaluated nor saved as done.
+
         Raises:
             NumericsError: the loss is not finite; no weight has been changed by it.
         """
@@ -142,8 +144,9 @@ class Trainer:
             while state.epoch < self.epochs and not state.stop:
                 state.epoch += 1
                 self._fit_epoch(state)
-                for callback in self.callbacks:
-                    callback.on_epoch_end(state)
+                if state.batch == self.batches_per_epoch:
+                    for callback in self.callbacks:
+                        callback.on_epoch_end(state)
         finally:
             for callback in self.callbacks:
                 callback.on_train_end(state)
@@ -163,7 +166,7 @@ class Trainer:
             state.batch_seconds = time.perf_counter() - started
             for callback in self.callbacks:
                 callback.on_step_end(state, output)
-            if state.stop:
+            if state.stop and state.batch < self.batches_per_epoch:
                 return
             started = time.perf_counter()
         if self.schedule.by_epoch:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from ppcls.utils.errors import StorageError
-from ppcls.utils.storage import ensure_writable, published, sha256, verify
+from ppcls.utils.storage import ensure_writable, published, remove, sha256, verify
 
 
 def write(final, **files):
@@ -131,3 +131,54 @@ def test_read_only_directory_cannot_be_written(tmp_path):
             ensure_writable(tmp_path / "output")
     finally:
         tmp_path.chmod(0o700)
+
+
+def test_a_directory_with_somebody_elses_files_is_refused_before_anything_is_written(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(StorageError, match="were not written by this program.*choose a new or empty directory"):
+        write(tmp_path, model=b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_damaged_directory_under_a_name_of_our_own_is_replaced(checkpoint):
+    (checkpoint / "manifest.json").unlink()
+    with published(checkpoint, owns_name=True) as directory:
+        (directory / "model").write_bytes(b"new")
+    assert list(verify(checkpoint)["files"]) == ["model"]
+
+
+def test_an_empty_directory_is_filled(tmp_path):
+    write(tmp_path / "new", model=b"x")
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "empty", model=b"x")
+    verify(tmp_path / "empty")
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
+    (tmp_path / "export").write_text("mine")
+    with pytest.raises(StorageError, match="export: is a file, not a directory"):
+        write(tmp_path / "export", model=b"x")
+    assert (tmp_path / "export").read_text() == "mine"
+
+
+def test_a_link_is_followed_and_stays(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "export").symlink_to(tmp_path / "disk")
+    write(tmp_path / "export", model=b"x")
+    assert (tmp_path / "export").is_symlink()
+    verify(tmp_path / "disk")
+
+
+def test_a_removed_directory_leaves_nothing(checkpoint):
+    remove(checkpoint)
+    assert list(checkpoint.parent.iterdir()) == []
+
+
+def test_an_interrupted_removal_leaves_no_half_directory_under_the_name(checkpoint, monkeypatch):
+    def interrupted(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        remove(checkpoint)
+    assert not checkpoint.exists()
