@@ -86,6 +86,11 @@ def _plain(value: Any) -> Any:
 
 
 def _require(dtype: str) -> None:
+    if paddle.get_device().startswith("cpu"):
+        # Paddle 3.3.1: auto_cast and GradScaler only warn on a CPU, and all stays in float32.
+        raise ConfigError(
+            "AMP: Paddle has mixed precision on accelerators only, not on a CPU; write AMP.use_amp: false"
+        )
     supported = {"float16": paddle.amp.is_float16_supported, "bfloat16": paddle.amp.is_bfloat16_supported}
     if not supported[dtype]():
         usable = [name for name, is_supported in supported.items() if is_supported()]
