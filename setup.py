@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Packaging. The configurations and tools come along as package data, so an installed ppcls works from any directory."""
+"""Packaging. Configurations and tools come along as package data: an installed ppcls works from any directory."""
 
 import os
 import re

@@ -11,7 +11,10 @@ from ppcls.utils.cli import config_arguments, run
 
 def main() -> None:
     """Read the command line and the file, then evaluate."""
-    arguments = config_arguments(__doc__, "python tools/eval.py -c configs/quick_start/digits.yaml -o Global.pretrained_model=output/digits/best_model")
+    arguments = config_arguments(
+        __doc__,
+        "python tools/eval.py -c configs/quick_start/digits.yaml -o Global.pretrained_model=output/digits/best_model",
+    )
     from ppcls.config import load_config
     from ppcls.engine import Engine
 
