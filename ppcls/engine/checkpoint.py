@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,23 @@ class Checkpointer:
                 save_file(weights_of(model), partial / "model.safetensors")
                 self._write_state(partial, state, {}, {})
         dist.barrier()
+
+    def start(self, source: str | None) -> TrainState:
+        """Begin a training, or go on with one; what an earlier one left in the output directory is set aside.
+
+        Args:
+            source: as in `load`; ``None`` begins anew.
+
+        Raises:
+            StorageError: as in `load`.
+        """
+        state = self.load(source) if source else TrainState()
+        if dist.is_main():
+            aside = _set_aside(self.directory, state.epoch)
+            if aside:
+                logger.warning("%s: what an earlier run left there is now in %s", self.directory, aside.name)
+        dist.barrier()
+        return state
 
     def load(self, source: str) -> TrainState:
         """Restore a training.
@@ -195,6 +213,19 @@ class Checkpointer:
                 num_good += _epoch(path) == epoch or _is_good(path)
             elif not self.save_interval or _epoch(path) % self.save_interval:
                 _remove(path)
+
+
+def _set_aside(directory: Path, epoch: int) -> Path | None:
+    """Move checkpoints of later epochs, and the best weights when none is done, to ``earlier_N``; give that folder."""
+    left = [path for path in checkpoints_in(directory) if _epoch(path) > epoch]
+    left += [directory / BEST] if epoch == 0 and (directory / BEST).is_dir() else []
+    if not left:
+        return None
+    aside = next(path for path in (directory / f"earlier_{number}" for number in count(1)) if not path.exists())
+    aside.mkdir()
+    for path in left:
+        path.rename(aside / path.name)
+    return aside
 
 
 def checkpoints_in(directory: Path) -> list[Path]:

@@ -66,7 +66,7 @@ class Engine:
         report.log_start(parts, self.device, loaders)
         ema = parts.ema  # a copy of the weights before O2 makes them small
         parts.precision.prepare(parts.model, parts.optimizer)
-        state = parts.checkpointer.load(settings.checkpoints) if settings.checkpoints else TrainState()
+        state = parts.checkpointer.start(settings.checkpoints)
         # Not before: a run that cannot start leaves the file of the one before it alone.
         if dist.is_main():
             (parts.output_dir / CONFIG_COPY).write_text(resolved_text(self.config.call), encoding="utf-8")
@@ -121,6 +121,8 @@ class Engine:
             ParityError: the exported model does not answer as the trained one does.
         """
         start_logging()
+        # On a GPU Paddle traces linear layers to an operator that ONNX has no word for, and rounds otherwise (TF32).
+        select_device("cpu")
         infer = self._infer_settings
         self._require_trained("exported")
         directory = Path(self.settings.save_inference_dir)
