@@ -1,0 +1,312 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints: whole, verified, enough to continue, and never the last good one removed."""
+
+import json
+import logging
+import re
+import shutil
+
+import numpy as np
+import paddle
+import pytest
+import toys
+from paddle import nn
+from safetensors.numpy import load_file
+
+from ppcls.engine.checkpoint import Checkpointer, MovingParts, newest_valid
+from ppcls.engine.ema import ModelEMA
+from ppcls.engine.precision import Precision
+from ppcls.engine.trainer import TrainState
+from ppcls.optimizer.schedule import Piecewise
+from ppcls.utils.errors import StorageError
+from ppcls.utils.storage import verify
+
+
+def net(width=4):
+    return nn.Sequential(nn.Conv2D(3, width, 3), nn.BatchNorm2D(width), nn.Flatten(), nn.Linear(4 * width, 3))
+
+
+def momentum(rate, parameters):
+    return paddle.optimizer.Momentum(rate, 0.9, parameters)
+
+
+def adam(rate, parameters):
+    return paddle.optimizer.Adam(rate, parameters=parameters)
+
+
+def adamw(rate, parameters):
+    return paddle.optimizer.AdamW(rate, parameters=parameters, weight_decay=0.1)
+
+
+class Run:
+    """A model with its optimizer, schedule and average, and steps on noise."""
+
+    def __init__(self, directory, build=momentum, width=4, with_ema=True, save_interval=0):
+        self.model = net(width)
+        self.schedule = Piecewise(10, 2, [1, 2], [0.1, 0.01, 0.001])
+        self.optimizer = build(self.schedule, self.model.parameters())
+        ema = ModelEMA(self.model, 0.9) if with_ema else None
+        self.parts = MovingParts(self.model, self.optimizer, self.schedule, Precision(), ema)
+        self.checkpointer = Checkpointer(directory, self.parts, save_interval, {"arch": "net"})
+
+    def step(self, number):
+        rng = np.random.RandomState(number)
+        images = paddle.to_tensor(rng.standard_normal([8, 3, 4, 4]).astype("float32"))
+        self.model(images).square().mean().backward()
+        self.optimizer.step()
+        self.optimizer.clear_grad()
+        self.schedule.step()
+        if self.parts.ema:
+            self.parts.ema.update(self.model)
+
+    def everything(self):
+        tensors = {f"model {name}": tensor.numpy() for name, tensor in self.model.state_dict().items()}
+        if self.parts.ema:
+            tensors.update({f"ema {name}": t.numpy() for name, t in self.parts.ema.model.state_dict().items()})
+        return tensors
+
+
+def save(run, epoch, **state):
+    run.checkpointer.save(TrainState(epoch=epoch, step=10 * epoch, **state))
+
+
+def damage(path, how):
+    if how == "cut off":
+        with open(path, "r+b") as file:
+            file.truncate(path.stat().st_size // 2)
+    elif how == "flipped":
+        content = bytearray(path.read_bytes())
+        content[-1] ^= 1
+        path.write_bytes(content)
+    else:
+        path.unlink()
+
+
+@pytest.mark.parametrize("build", [momentum, adam, adamw])
+def test_a_restored_run_continues_to_the_bit(tmp_path, build):
+    first = Run(tmp_path, build)
+    for number in range(3):
+        first.step(number)
+    save(first, 1, best=0.5, best_epoch=1, metrics={"top1": 0.5})
+    net(), net()  # the internal names of what comes now are others
+    second = Run(tmp_path, build)
+    state = second.checkpointer.load("auto")
+    assert (state.epoch, state.step, state.best, state.best_epoch) == (1, 10, 0.5, 1)
+    assert state.metrics == {"top1": 0.5}
+    assert second.schedule.last_epoch == 3
+    for number in range(3, 6):
+        first.step(number)
+        second.step(number)
+    expected = first.everything()
+    assert all(np.array_equal(value, expected[name]) for name, value in second.everything().items())
+    assert second.optimizer.get_lr() == first.optimizer.get_lr()
+
+
+def test_the_restored_state_matters(tmp_path):
+    first = Run(tmp_path)
+    for number in range(3):
+        first.step(number)
+    save(first, 1)
+    second = Run(tmp_path)
+    second.checkpointer.load("auto")
+    second.optimizer.set_state_dict({"LR_Scheduler": second.schedule.state_dict()})
+    for run in (first, second):
+        run.step(3)
+    assert not np.array_equal(first.model[3].weight.numpy(), second.model[3].weight.numpy())
+
+
+def test_files_hold_structured_names_and_no_pickle(tmp_path):
+    run = Run(tmp_path, adam)
+    run.step(0)
+    save(run, 1)
+    path = tmp_path / "epoch_1"
+    names = set(run.model.state_dict())
+    assert set(load_file(path / "model.safetensors")) == names
+    assert set(load_file(path / "ema.safetensors")) == names
+    stored = load_file(path / "optimizer.safetensors")
+    trained = {name for name, parameter in run.model.named_parameters() if not parameter.stop_gradient}
+    assert {key.rpartition("/")[0] for key in stored} == trained
+    kinds = {key.rpartition("/")[2] for key in stored}
+    assert {re.sub(r"_\d+$", "", kind) for kind in kinds} == {"moment1", "moment2", "beta1_pow_acc", "beta2_pow_acc"}
+    files = {"manifest.json", "state.json", "model.safetensors", "optimizer.safetensors", "ema.safetensors"}
+    assert {file.name for file in path.iterdir()} == files
+    for file in path.iterdir():
+        assert not file.read_bytes().startswith(b"\x80")  # how a pickle begins
+
+
+@pytest.mark.parametrize("how", ["cut off", "flipped", "missing"])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_a_damaged_file_is_named_and_the_previous_checkpoint_used(tmp_path, caplog, how, file):
+    run = Run(tmp_path)
+    run.step(0)
+    save(run, 1)
+    expected = run.everything()
+    run.step(1)
+    save(run, 2)
+    damage(tmp_path / "epoch_2" / file, how)
+    for source in ("auto", str(tmp_path / "latest")):
+        caplog.clear()
+        other = Run(tmp_path)
+        assert other.checkpointer.load(source).epoch == 1
+        warning = next(record for record in caplog.records if record.levelno == logging.WARNING)
+        assert str(tmp_path / "epoch_2" / file) in warning.getMessage()
+        assert all(np.array_equal(value, expected[name]) for name, value in other.everything().items())
+
+
+def test_a_checkpoint_without_manifest_is_passed_over(tmp_path):
+    run = Run(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    (tmp_path / "epoch_2" / "manifest.json").unlink()
+    assert Run(tmp_path).checkpointer.load("auto").epoch == 1
+
+
+def test_a_damaged_checkpoint_named_explicitly_is_refused_with_advice(tmp_path):
+    run = Run(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    damage(tmp_path / "epoch_2" / "model.safetensors", "cut off")
+    before = Run(tmp_path)
+    expected = before.everything()
+    with pytest.raises(StorageError, match=rf"model\.safetensors: cut off .*newest good one is {tmp_path}/epoch_1"):
+        before.checkpointer.load(str(tmp_path / "epoch_2"))
+    assert all(np.array_equal(value, expected[name]) for name, value in before.everything().items())
+
+
+def test_auto_without_any_checkpoint_starts_fresh_and_says_so(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "ppcls")
+    assert Run(tmp_path).checkpointer.load("auto") == TrainState()
+    assert "no checkpoint" in caplog.text
+    assert "starting from the beginning" in caplog.text
+
+
+def test_auto_with_only_damaged_checkpoints_does_not_start_over(tmp_path):
+    run = Run(tmp_path)
+    save(run, 1)
+    damage(tmp_path / "epoch_1" / "state.json", "flipped")
+    with pytest.raises(StorageError, match="none of the 1 checkpoints in .* can be used; move them away"):
+        Run(tmp_path).checkpointer.load("auto")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "latest"])
+def test_a_checkpoint_that_is_not_there_is_refused(tmp_path, name):
+    with pytest.raises(StorageError, match="no such checkpoint|there is no checkpoint"):
+        Run(tmp_path).checkpointer.load(str(tmp_path / name))
+
+
+def test_another_architecture_is_refused_with_counts_in_one_line(tmp_path):
+    run = Run(tmp_path)
+    run.step(0)
+    save(run, 1)
+    other = Run(tmp_path, width=5)
+    expected = other.everything()
+    with pytest.raises(StorageError) as caught:
+        other.checkpointer.load(str(tmp_path / "epoch_1"))
+    # conv weight and bias, four of the batch norm and the linear weight have the width in their shape
+    assert re.search(r"1 matched, 0 missing, 0 unexpected, 7 of another shape", str(caught.value))
+    assert "\n" not in str(caught.value)
+    assert all(np.array_equal(value, expected[name]) for name, value in other.everything().items())
+
+
+def test_another_optimizer_is_refused_by_name(tmp_path):
+    run = Run(tmp_path, momentum)
+    run.step(0)
+    save(run, 1)
+    with pytest.raises(StorageError, match="was trained with Momentum, not Adam; .*Global.pretrained_model"):
+        Run(tmp_path, adam).checkpointer.load("auto")
+
+
+def test_an_average_that_the_checkpoint_lacks_is_refused(tmp_path):
+    save(Run(tmp_path, with_ema=False), 1)
+    with pytest.raises(StorageError, match="has no averaged weights; remove the EMA section"):
+        Run(tmp_path).checkpointer.load("auto")
+
+
+def test_an_average_that_is_not_continued_is_warned_about(tmp_path, caplog):
+    save(Run(tmp_path), 1)
+    assert Run(tmp_path, with_ema=False).checkpointer.load("auto").epoch == 1
+    assert "EMA" in caplog.text
+
+
+def test_best_weights_are_the_averaged_ones_and_cannot_be_continued(tmp_path):
+    run = Run(tmp_path)
+    run.step(0)
+    run.checkpointer.save_best(TrainState(epoch=1, best=0.25, best_epoch=1))
+    stored = load_file(tmp_path / "best_model" / "model.safetensors")
+    averaged = {name: tensor.numpy() for name, tensor in run.parts.ema.model.state_dict().items()}
+    assert all(np.array_equal(value, averaged[name]) for name, value in stored.items())
+    assert json.loads((tmp_path / "best_model" / "state.json").read_text())["best"] == {"value": 0.25, "epoch": 1}
+    with pytest.raises(StorageError, match="holds weights only; start from it with Global.pretrained_model"):
+        run.checkpointer.load(str(tmp_path / "best_model"))
+
+
+@pytest.mark.parametrize(
+    ("save_interval", "kept"), [(0, [6, 7]), (1, [1, 2, 3, 4, 5, 6, 7]), (3, [3, 6, 7]), (4, [4, 6, 7])]
+)
+def test_pruning_keeps_multiples_of_the_interval_and_the_newest_two(tmp_path, save_interval, kept):
+    run = Run(tmp_path, save_interval=save_interval)
+    for epoch in range(1, 8):
+        save(run, epoch)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [f"epoch_{epoch}" for epoch in kept]
+
+
+def test_pruning_does_not_count_a_damaged_checkpoint(tmp_path):
+    run = Run(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    damage(tmp_path / "epoch_2" / "model.safetensors", "flipped")
+    save(run, 3)
+    verify(tmp_path / "epoch_1")
+    save(run, 4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch_3", "epoch_4"]
+
+
+def test_pruning_leaves_what_is_not_its_own(tmp_path):
+    run = Run(tmp_path)
+    for name in ("epoch_best", "epoch_1.backup", "notes"):
+        (tmp_path / name).mkdir()
+    for epoch in (1, 2, 3):
+        save(run, epoch)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"epoch_2", "epoch_3", "epoch_best", "epoch_1.backup", "notes"}
+
+
+def test_a_failed_save_leaves_the_checkpoints_before_it(tmp_path, monkeypatch):
+    run = Run(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    before = toys.digests(tmp_path)
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ppcls.engine.checkpoint.save_file", full)
+    with pytest.raises(StorageError, match="epoch_3: cannot be written .No space left"):
+        save(run, 3)
+    assert toys.digests(tmp_path) == before
+
+
+def test_a_damaged_checkpoint_is_replaced_when_its_epoch_comes_again(tmp_path):
+    run = Run(tmp_path)
+    save(run, 1)
+    save(run, 2)
+    (tmp_path / "epoch_2" / "manifest.json").unlink()
+    run.checkpointer.load("auto")
+    save(run, 2)
+    assert newest_valid(tmp_path) == tmp_path / "epoch_2"
+
+
+def test_epochs_are_ordered_as_numbers(tmp_path):
+    run = Run(tmp_path, save_interval=1)
+    for epoch in (9, 10):
+        save(run, epoch)
+    assert newest_valid(tmp_path) == tmp_path / "epoch_10"
+
+
+def test_a_checkpoint_can_be_moved_elsewhere(tmp_path):
+    run = Run(tmp_path / "here")
+    run.step(0)
+    save(run, 1)
+    shutil.move(tmp_path / "here" / "epoch_1", tmp_path / "there")
+    other = Run(tmp_path / "new")
+    assert other.checkpointer.load(str(tmp_path / "there")).epoch == 1
