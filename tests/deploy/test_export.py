@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exported model answers as the trained one, or is not published."""
+
+import json
+import sys
+
+import numpy as np
+import paddle
+import pytest
+import toys
+import yaml
+from paddle import nn
+
+from ppcls.arch.densenet import DenseNet
+from ppcls.arch.output import logits_of
+from ppcls.data.images import load_image
+from ppcls.data.transforms.decode import DecodeImage
+from ppcls.data.transforms.geometry import ResizeImage
+from ppcls.data.transforms.tensor import NormalizeImage, ToCHWImage
+from ppcls.deploy import export
+from ppcls.deploy.export import export_model
+from ppcls.deploy.runtime import Predictor, load_transforms
+from ppcls.utils.errors import ConfigError, ParityError, StorageError
+from ppcls.utils.storage import verify
+
+DESCRIPTION = {
+    "Global": {"model_name": "net"},
+    "PreProcess": {
+        "transform_ops": [
+            {"DecodeImage": None},
+            {"ResizeImage": {"size": 20}},
+            {"NormalizeImage": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4], "order": ""}},
+            {"ToCHWImage": None},
+        ]
+    },
+    "PostProcess": {"Topk": {"topk": 2, "label_list": ["夜", "grass", "sea: deep", "fire"]}},
+}
+
+
+def transforms():
+    return [
+        DecodeImage(),
+        ResizeImage(size=20),
+        NormalizeImage(mean=[0.5, 0.4, 0.3], std=[0.2, 0.3, 0.4], order=""),
+        ToCHWImage(),
+    ]
+
+
+@pytest.fixture(scope="module")
+def paths(deploy_data):
+    return [str(deploy_data / "images" / str(label) / f"{label:03}.png") for label in range(4)]
+
+
+@pytest.fixture(scope="module")
+def net():
+    paddle.seed(1)
+    return nn.Sequential(
+        nn.Conv2D(3, 4, 3, stride=2),
+        nn.BatchNorm2D(4),
+        nn.Hardswish(),
+        nn.Dropout(0.5),
+        nn.AdaptiveAvgPool2D(2),
+        nn.Flatten(),
+        nn.Linear(16, 4),
+    )
+
+
+@pytest.fixture
+def exported(tmp_path, paths):
+    def run(model, image_paths=paths, softmax=True, shape=(3, 20, 20), name="inference"):
+        directory = tmp_path / name
+        parity = export_model(model, directory, shape, softmax, transforms(), DESCRIPTION, image_paths)
+        return directory, parity
+
+    return run
+
+
+@pytest.fixture
+def answered_here(monkeypatch):
+    """Replace the fresh process by a function of the given images, which a test decides."""
+
+    def use(answer):
+        monkeypatch.setattr(export, "_outputs_of_fresh_process", lambda directory, paths, images: answer(images))
+
+    return use
+
+
+def logits(model, paths):
+    model.eval()
+    with paddle.no_grad():
+        return model(paddle.to_tensor(np.stack([load_image(path, transforms()) for path in paths]))).numpy()
+
+
+def softmax(values):
+    exp = np.exp(values.astype(np.float64) - values.max(1, keepdims=True))
+    return exp / exp.sum(1, keepdims=True)
+
+
+def test_files_preprocessing_and_answers_in_batches_are_those_of_the_model(exported, net, paths):
+    net.train()
+    directory, parity = exported(net)
+    wanted = {"manifest.json", "inference.json", "inference.pdiparams", "inference.yml"}
+    assert {path.name for path in directory.iterdir()} == wanted
+    assert set(verify(directory)["files"]) == wanted - {"manifest.json"}
+    written = yaml.safe_load((directory / "inference.yml").read_text(encoding="utf-8"))
+    assert {key: written[key] for key in DESCRIPTION} == DESCRIPTION
+    assert written["Parity"] == parity
+
+    read = load_transforms(directory)
+    images = [load_image(path, read) for path in paths]
+    for path, image in zip(paths, images):
+        assert np.array_equal(image, load_image(path, transforms()))
+    expected = logits(net, paths)
+    assert parity["largest_logit"] == pytest.approx(np.abs(expected).max(), rel=1e-5)
+    assert (parity["images"], parity["real_images"], parity["same_top1"]) == (4, True, 1.0)
+    predictor = Predictor(directory)
+    for size in (1, 3):
+        np.testing.assert_allclose(predictor(np.stack(images[:size])), softmax(expected)[:size], atol=1e-6)
+    # and the trained model can still be used and trained
+    np.testing.assert_array_equal(logits(net, paths), expected)
+    net.train()
+    net(paddle.ones([2, 3, 20, 20])).sum().backward()
+    assert net[0].weight.grad is not None
+    net.clear_gradients()
+
+
+def test_without_softmax_the_graph_answers_with_logits(exported, net, paths):
+    directory, parity = exported(net, softmax=False)
+    image = np.stack([load_image(path, transforms()) for path in paths])
+    np.testing.assert_allclose(Predictor(directory)(image), logits(net, paths), atol=1e-5)
+    assert parity["softmax"] is False
+
+
+def test_without_images_noise_is_compared_and_the_description_says_so(exported, answered_here, net):
+    answered_here(lambda images: softmax(np.concatenate([logits_of_array(net, image) for image in images])))
+    _, parity = exported(net, image_paths=[])
+    assert parity["real_images"] is False
+    assert parity["images"] >= 1
+
+
+def logits_of_array(model, image):
+    with paddle.no_grad():
+        return logits_of(model(paddle.to_tensor(image))).numpy()
+
+
+def test_a_small_densenet_is_exported(exported):
+    paddle.seed(2)
+    model = DenseNet((2, 2), stem_channels=8, growth_rate=4, dropout=0.2, class_num=4)
+    directory, parity = exported(model)
+    assert parity["largest_difference"] <= 1e-5 * parity["largest_logit"]
+    assert json.loads((directory / "inference.json").read_text())["base_code"]["magic"] == "pir"
+
+
+def test_a_difference_beyond_the_tolerance_publishes_nothing(exported, answered_here, net, tmp_path):
+    def tampered(images):
+        values = np.concatenate([logits_of_array(net, image) for image in images])
+        values[0, 0] += 3e-5 * np.abs(values).max()
+        return values
+
+    answered_here(tampered)
+    with pytest.raises(ParityError, match="differs from the trained model by .* nothing was published") as caught:
+        exported(net, softmax=False)
+    assert caught.value.exit_code == 7
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_difference_within_the_tolerance_is_published(exported, answered_here, net):
+    def nearly(images):
+        values = np.concatenate([logits_of_array(net, image) for image in images])
+        values[0, 0] += 0.5e-5 * np.abs(values).max()
+        return values
+
+    answered_here(nearly)
+    directory, parity = exported(net, softmax=False)
+    assert 0.4e-5 < parity["largest_difference"] / parity["largest_logit"] < 0.6e-5
+    verify(directory)
+
+
+def test_another_first_class_publishes_nothing(exported, answered_here, net, tmp_path):
+    answered_here(lambda images: np.eye(4, dtype=np.float32)[[0] * len(images)])
+    with pytest.raises(ParityError):
+        exported(net)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_older_export_stays_as_it_was_when_a_new_one_is_refused(exported, answered_here, net):
+    answered_here(lambda images: np.concatenate([logits_of_array(net, image) for image in images]))
+    directory, _ = exported(net, softmax=False)
+    before = toys.digests(directory)
+    answered_here(lambda images: np.zeros([len(images), 4], np.float32))
+    with pytest.raises(ParityError):
+        exported(net, softmax=False)
+    assert toys.digests(directory) == before
+    assert [path.name for path in directory.parent.iterdir()] == ["inference"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_answers_that_are_not_finite_publish_nothing(exported, answered_here, net, value, tmp_path):
+    answered_here(lambda images: np.full([len(images), 4], value, np.float32))
+    with pytest.raises(ParityError, match="not finite"):
+        exported(net)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_trained_model_that_is_not_finite_is_not_published(exported, tmp_path):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(1200, 4))
+    model[1].bias.set_value(np.full(4, np.nan, np.float32))
+    with pytest.raises(ParityError, match="trained model's own answers are not finite"):
+        exported(model)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_graph_that_does_not_run_in_a_fresh_process_is_refused_with_the_reason(exported, net, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(ParityError, match="does not run in a fresh process .exit code 1"):
+        exported(net)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_transforms_that_end_in_another_shape_than_the_graph_has_are_refused(exported, net):
+    with pytest.raises(ConfigError, match=r"image_shape: \[3, 32, 32\], but Infer.transforms end in .*\[3, 20, 20\]"):
+        exported(net, shape=(3, 32, 32))
+
+
+def test_a_folder_of_somebody_elses_files_is_not_touched(exported, net, tmp_path):
+    (tmp_path / "inference").mkdir()
+    (tmp_path / "inference" / "thesis.txt").write_text("years of work")
+    with pytest.raises(StorageError, match="were not written by this program"):
+        exported(net)
+    assert (tmp_path / "inference" / "thesis.txt").read_text() == "years of work"
