@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -22,6 +23,9 @@ from ppcls.utils.memory import peak_memory_mb
 if TYPE_CHECKING:
     from ppcls.engine.checkpoint import Checkpointer
     from ppcls.engine.trainer import StepOutput, TrainState
+
+FLUSH_SECONDS = 10
+"""How old a point for VisualDL may become before it is in the file."""
 
 Record = Callable[[dict[str, Any]], None]
 
@@ -206,6 +210,9 @@ class Evaluation(Callback):
             write({"event": "eval", "epoch": state.epoch, "step": state.step, **state.metrics, "best": state.best})
 
     def _keep_best(self, state: TrainState, value: float) -> None:
+        if math.isnan(value):
+            logger.warning("[Eval][Epoch %d] %s is not a number and cannot be the best", state.epoch, self.main)
+            return
         # PaddleClas: of equal results the later one is kept.
         is_best = state.best is None or (value >= state.best if self.higher_is_better else value <= state.best)
         if is_best:
@@ -232,13 +239,14 @@ class JsonLines:
         self.path = Path(path)
 
     def __call__(self, record: dict[str, Any]) -> None:
-        """Append one record, with the time in seconds since 1970."""
+        """Append one record, with the time in seconds since 1970; JSON has no word for NaN and infinity but null."""
+        record = {name: None if _is_not_finite(value) else value for name, value in record.items()}
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
 
 
-class VisualDLScalars:
-    """Draws every number of the records as a curve in VisualDL, over the step.
+class VisualDLScalars(Callback):
+    """Draws every number of the records as a curve in VisualDL, over the step; at the end it closes the file.
 
     Raises:
         ImportError: VisualDL is not installed.
@@ -247,7 +255,7 @@ class VisualDLScalars:
     def __init__(self, directory: str | os.PathLike) -> None:
         from visualdl import LogWriter
 
-        self.writer = LogWriter(str(directory))
+        self.writer = LogWriter(str(directory), flush_secs=FLUSH_SECONDS)
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Add a point to the curve of every number."""
@@ -255,11 +263,19 @@ class VisualDLScalars:
             if isinstance(value, (int, float)) and name not in ("epoch", "step", "batch", "time"):
                 self.writer.add_scalar(f"{record['event']}/{name}", float(value), record["step"])
 
+    def on_train_end(self, state: TrainState) -> None:
+        """Close the file: what VisualDL holds back until then would be lost."""
+        self.writer.close()
+
 
 def shown(figures: dict[str, float]) -> str:
     """Figures as a log line has them."""
     texts = {name: f"{value:.5f}" if isinstance(value, float) else str(value) for name, value in figures.items()}
     return ", ".join(f"{name}: {text}" for name, text in texts.items())
+
+
+def _is_not_finite(value: Any) -> bool:
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 def _duration(seconds: float) -> timedelta:

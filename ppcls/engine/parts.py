@@ -176,6 +176,9 @@ class Parts:
                 )
             )
         callbacks.append(SaveCheckpoint(self.checkpointer))
+        for record in records:
+            if isinstance(record, Callback):
+                callbacks.append(record)
         return callbacks
 
     def evaluate(self) -> dict[str, float]:
