@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -35,10 +36,14 @@ def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
     processes = dist.world_size()
     updates = parts.batches_per_epoch // settings.update_freq
     batch = parts.train_loader.batch_size
-    logger.info("device   %s, %d process%s", device, processes, "es" if processes > 1 else "")
+    logger.info("device   %s, %s", device, _counted(processes, "process", "processes"))
     logger.info(
-        "steps    %d epochs of %d updates, %d images each (%d a batch x %d processes x %d batches)",
-        *(settings.epochs, updates, batch * processes * settings.update_freq, batch, processes, settings.update_freq),
+        "steps    %s of %s, %d images each (%d a batch x %s x %s)",
+        _counted(settings.epochs, "epoch"),
+        _counted(updates, "update"),
+        *(batch * processes * settings.update_freq, batch),
+        _counted(processes, "process", "processes"),
+        _counted(settings.update_freq, "batch", "batches"),
     )
     logger.info("output   %s", parts.output_dir)
 
@@ -54,12 +59,21 @@ def log_end(parts: Parts, state: TrainState) -> None:
     else:
         logger.info("best     %.5f in epoch %d", state.best, state.best_epoch)
     logger.info("model    %s", directory)
-    config = shlex.quote(str(parts.output_dir / "config.yaml"))
-    weights = shlex.quote(f"Global.pretrained_model={directory}")
+    arguments = ["-c", str(parts.output_dir / "config.yaml"), "-o", f"Global.pretrained_model={directory}"]
     if parts.config.Infer:
-        logger.info("next     python tools/export_model.py -c %s -o %s", config, weights)
+        logger.info("next     %s", shlex.join(["python", _tool("export_model"), *arguments]))
     if parts.config.Infer and parts.config.Infer.infer_imgs:
-        logger.info("         python tools/infer.py -c %s -o %s", config, weights)
+        logger.info("         %s", shlex.join(["python", _tool("infer"), *arguments]))
+
+
+def _tool(name: str) -> str:
+    """The path of another tool, beside the one that runs."""
+    running = Path(sys.argv[0])
+    return str(running.with_name(f"{name}.py") if running.name == "train.py" else Path("tools", f"{name}.py"))
+
+
+def _counted(number: int, one: str, many: str | None = None) -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def log_export(directory: Path, parity: Mapping[str, Any]) -> None:
