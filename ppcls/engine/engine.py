@@ -66,15 +66,16 @@ class Engine:
         report.log_start(parts, self.device, loaders)
         ema = parts.ema  # a copy of the weights before O2 makes them small
         parts.precision.prepare(parts.model, parts.optimizer)
+        loss, callbacks = parts.train_loss, parts.callbacks
+        # Not before all parts are built: a run that cannot start leaves what the one before it wrote alone.
         state = parts.checkpointer.start(settings.checkpoints)
-        # Not before: a run that cannot start leaves the file of the one before it alone.
         if dist.is_main():
             (parts.output_dir / CONFIG_COPY).write_text(resolved_text(self.config.call), encoding="utf-8")
         if state.epoch >= settings.epochs:
             logger.info("nothing to do: %d of %d epochs are done", state.epoch, settings.epochs)
         model = paddle.DataParallel(parts.model) if dist.world_size() > 1 else parts.model
         Trainer(
-            TRAIN_STEPS[settings.train_mode or "ClassificationStep"](model, parts.train_loss),
+            TRAIN_STEPS[settings.train_mode or "ClassificationStep"](model, loss),
             parts.train_loader,
             parts.optimizer,
             parts.schedule,
@@ -83,7 +84,7 @@ class Engine:
             parts.batches_per_epoch,
             parts.precision,
             ema,
-            parts.callbacks,
+            callbacks,
             settings.seed,
         ).fit(state)
         report.log_end(parts, state)
