@@ -64,6 +64,8 @@ class Parts:
         with _blamed_on(self.config.Arch.model, "Arch"):
             model = self.config.Arch.model()
         if self.config.Arch.use_sync_bn and dist.world_size() > 1:
+            if paddle.get_device() == "cpu":
+                raise ConfigError("Arch.use_sync_bn: Paddle shares batch statistics on GPUs only; remove it on a CPU")
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if source := self.settings.pretrained_model:
             self.loaded = load_weights(model, read_weights(source), source)
