@@ -4,21 +4,24 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
-from ppcls.utils.errors import PpclsError
+from ppcls.utils.errors import PpclsError, StorageError
 from ppcls.utils.logger import log_traceback
 
 INTERRUPTED = 130
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 def run(main: Callable[[], None]) -> NoReturn:
     """Call ``main`` and exit: 0, the failure's own exit code, or 130 after Ctrl-C.
 
+    A file that the system refuses (no permission, disk full, a folder in its place) is a `StorageError` in effect.
     Other exceptions are bugs; they pass through, so that Python shows the traceback and exits with 1.
     """
     # Paddle 3.3.1 warns at import that it found no compiler cache, which no tool here uses.
@@ -36,6 +39,13 @@ def run(main: Callable[[], None]) -> NoReturn:
     except BrokenPipeError:
         # The reader (such as `head`) has left; without this, Python complains once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None and error.errno not in DISK_ERRORS:
+            raise
+        log_traceback(error)
+        place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
+        print(f"{place}cannot be read or written ({error.strerror})", file=sys.stderr)
+        raise SystemExit(StorageError.exit_code) from None
     raise SystemExit(0)
 
 

@@ -163,3 +163,19 @@ def test_no_classes_at_all(tool, override):
     assert code in (CONFIG, DATA)
     assert "class_num" in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("file", ["config.yaml", "train.log", "train.jsonl"])
+def test_a_folder_in_the_place_of_a_file_that_training_writes(tool, run_folder, file):
+    (run_folder / "new" / file).mkdir(parents=True)
+    code, _, err = tool("train", f"Global.output_dir={run_folder}/new")
+    assert code == STORAGE
+    assert err == f"{run_folder}/new/{file}: cannot be read or written (Is a directory)\n"
+
+
+def test_answers_that_cannot_be_stored(tool, run_folder):
+    weights = f"Global.pretrained_model={run_folder}/output/best_model"
+    code, out, err = tool("infer", weights, f"Infer.save_dir={run_folder}/nowhere/answers.json")
+    assert code == STORAGE
+    assert len(out.splitlines()) == 16
+    assert err.splitlines()[-1].startswith(f"{run_folder}/nowhere/answers.json: cannot be")
