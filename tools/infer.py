@@ -16,6 +16,11 @@ EXAMPLE = """python tools/infer.py -c configs/quick_start/digits.yaml \\
       -o Global.pretrained_model=output/digits/best_model -o Infer.infer_imgs=IMAGE_OR_FOLDER"""
 
 
+def one_line(result: dict) -> str:
+    """A result as JSON; bytes of a file name that are not UTF-8 are escaped, as JSON can hold them."""
+    return json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def main() -> None:
     """Read the command line and the file, then answer."""
     arguments = config_arguments(__doc__, EXAMPLE)
@@ -26,10 +31,10 @@ def main() -> None:
     config = load_config(arguments.config, arguments.override)
     results = []
     for result in Engine(config).infer():
-        print(json.dumps(result, ensure_ascii=False), flush=True)
+        print(one_line(result), flush=True)
         results.append(result)
     if config.Infer.save_dir:
-        with open(config.Infer.save_dir, "w", encoding="utf-8") as file:
+        with open(config.Infer.save_dir, "w", encoding="utf-8", errors="backslashreplace") as file:
             json.dump(results, file, ensure_ascii=False, indent=1)
     num_bad = sum("error" in result for result in results)
     if num_bad:

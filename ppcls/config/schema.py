@@ -86,6 +86,10 @@ class GlobalSettings:
     use_multilabel: Literal[False] = False
     uniform_output_enabled: Literal[False] = False
 
+    def __post_init__(self) -> None:
+        if not all(rank.isdecimal() for rank in self.log_ranks.split(",")):
+            raise ValueError(f"log_ranks must be numbers separated by commas, such as '0,1'; got {self.log_ranks!r}")
+
 
 @dataclass(frozen=True)
 class ArchSettings:

@@ -25,16 +25,16 @@ def try_parts(problems: Problems) -> None:
         runtime["epochs"] = settings.get("epochs", GlobalSettings.epochs)
     failed: list[Call] = []
     for path, call in problems.parts:
-        parameters = parameters_of(call.target)
         if not _is_cheap(call) or any(_holds(value, failed) for value in call.kwargs.values()):
             continue
-        if "epochs" in parameters and "epochs" not in runtime:  # the section Global has an error of its own
+        supplied = [name for name in parameters_of(call.target) if name in call.runtime]
+        if "epochs" in supplied and "epochs" not in runtime:  # the section Global has an error of its own
             continue
         is_plain = path.endswith(call.name) or is_dataclass(call.target)
         here = path if is_plain else f"{path}: {call.name}"
         with _log_messages() as messages:
             try:
-                call(**{key: value for key, value in runtime.items() if key in parameters})
+                call(**{key: value for key, value in runtime.items() if key in supplied})
             except (ValueError, TypeError) as error:
                 failed.append(call)
                 problems.error(Node(None, call.where), here, str(error))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import paddle
@@ -101,7 +101,7 @@ class Engine:
 
     def infer(self) -> Iterator[dict[str, Any]]:
         """Answer ``Infer.infer_imgs``: one result for each image, in order, ``error`` in those that cannot be read."""
-        start_logging(stream=sys.stderr)
+        self._start_log(stream=sys.stderr)
         infer = self._infer_settings
         paths = find_images(infer.infer_imgs, infer.infer_list)
         self._require_trained("asked")
@@ -121,7 +121,7 @@ class Engine:
         Raises:
             ParityError: the exported model does not answer as the trained one does.
         """
-        start_logging()
+        self._start_log()
         # On a GPU Paddle traces linear layers to an operator that ONNX has no word for, and rounds otherwise (TF32).
         select_device("cpu")
         infer = self._infer_settings
@@ -139,10 +139,10 @@ class Engine:
         report.log_export(directory, parity)
         return directory
 
-    def _start_log(self, file: str) -> None:
+    def _start_log(self, file: str | None = None, stream: TextIO | None = None) -> None:
         enabled = str(dist.rank()) in self.settings.log_ranks.split(",")
-        ensure_writable(self.parts.output_dir)
-        start_logging(self.parts.output_dir / file, enabled=enabled)
+        path = ensure_writable(self.parts.output_dir) / file if file else None
+        start_logging(path, stream, enabled)
         for warning in self.config.warnings:
             logger.warning("%s", warning)
 

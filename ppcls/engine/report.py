@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.config import RunConfig
+from ppcls.data.images import find_images
 from ppcls.data.loader import Loader
 from ppcls.engine.checkpoint import BEST, checkpoints_in
 from ppcls.engine.parts import Parts
 from ppcls.engine.trainer import TrainState
 from ppcls.utils import dist
+from ppcls.utils.errors import DataError
 from ppcls.utils.flops import count_macs
 from ppcls.utils.logger import logger
 
@@ -104,8 +106,22 @@ def deployment(config: RunConfig, class_num: int) -> dict[str, Any]:
 
 
 def sample_images(config: RunConfig) -> list[str]:
-    """A few real images to prove an export on: of the evaluation set, else those that ``Infer`` names."""
-    paths: list[str] = []
-    if config.DataLoader.Eval:
-        paths = config.DataLoader.Eval.dataset().example_paths(NUM_PARITY_IMAGES)
-    return [path for path in paths if os.path.isfile(path)]
+    """A few real images to prove an export on: of the evaluation set, else those that ``Infer`` names, else none."""
+    for find in (_images_of_evaluation, _images_of_infer):
+        try:
+            paths = [path for path in find(config) if os.path.isfile(path)]
+        except DataError as error:
+            logger.info("%s; looking for other images to compare on", error)
+            continue
+        if paths:
+            return paths[:NUM_PARITY_IMAGES]
+    return []
+
+
+def _images_of_evaluation(config: RunConfig) -> list[str]:
+    settings = config.DataLoader.Eval
+    return settings.dataset().example_paths(NUM_PARITY_IMAGES) if settings else []
+
+
+def _images_of_infer(config: RunConfig) -> list[str]:
+    return find_images(config.Infer.infer_imgs, config.Infer.infer_list) if config.Infer else []

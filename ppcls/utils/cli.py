@@ -7,7 +7,6 @@ import argparse
 import errno
 import os
 import sys
-import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -24,8 +23,6 @@ def run(main: Callable[[], None]) -> NoReturn:
     A file that the system refuses (no permission, disk full, a folder in its place) is a `StorageError` in effect.
     Other exceptions are bugs; they pass through, so that Python shows the traceback and exits with 1.
     """
-    # Paddle 3.3.1 warns at import that it found no compiler cache, which no tool here uses.
-    warnings.filterwarnings("ignore", message="No ccache found")
     try:
         main()
         sys.stdout.flush()

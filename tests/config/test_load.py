@@ -320,3 +320,8 @@ def test_a_misspelt_file_is_suggested(write):
     assert str(caught.value) == (
         "folder/DenseNet12.yaml: there is no such file; did you mean 'folder/DenseNet121.yaml'?"
     )
+
+
+def test_log_ranks_are_numbers(problems_of):
+    (problem,) = problems_of(SMALL, "Global.log_ranks=all")
+    assert problem.endswith("Global: log_ranks must be numbers separated by commas, such as '0,1'; got 'all'")

@@ -310,3 +310,34 @@ def test_a_checkpoint_can_be_moved_elsewhere(tmp_path):
     shutil.move(tmp_path / "here" / "epoch_1", tmp_path / "there")
     other = Run(tmp_path / "new")
     assert other.checkpointer.load(str(tmp_path / "there")).epoch == 1
+
+
+def epochs_in(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_fresh_start_sets_aside_what_an_earlier_run_left(tmp_path, caplog):
+    earlier = Run(tmp_path)
+    save(earlier, 1)
+    save(earlier, 2)
+    earlier.checkpointer.save_best(TrainState(epoch=2))
+    state = Run(tmp_path).checkpointer.start(None)
+    assert state.epoch == 0
+    assert epochs_in(tmp_path) == ["earlier_1"]
+    assert epochs_in(tmp_path / "earlier_1") == ["best_model", "epoch_1", "epoch_2"]
+    assert "what an earlier run left there is now in earlier_1" in caplog.text
+
+
+def test_continuing_from_the_middle_sets_aside_the_later_epochs(tmp_path):
+    earlier = Run(tmp_path)
+    for epoch in (1, 2, 3):
+        save(earlier, epoch)
+    Run(tmp_path).checkpointer.start(str(tmp_path / "epoch_2"))
+    assert epochs_in(tmp_path / "earlier_1") == ["epoch_3"]
+    assert newest_valid(tmp_path) == tmp_path / "epoch_2"
+
+
+def test_continuing_from_the_newest_sets_nothing_aside(tmp_path):
+    save(Run(tmp_path), 1)
+    Run(tmp_path).checkpointer.start("auto")
+    assert epochs_in(tmp_path) == ["epoch_1"]

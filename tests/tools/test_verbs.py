@@ -2,7 +2,9 @@
 """Train, evaluate, infer and export from the command line."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -132,3 +134,29 @@ def test_an_unexpected_exception_keeps_its_traceback_and_exits_with_1(trained, p
     assert done.returncode == 1
     assert "Traceback" in done.stderr
     assert "nonsense" in done.stderr
+
+
+def test_export_without_the_evaluation_list_is_compared_on_the_images_of_infer(tool, run_folder):
+    weights = f"Global.pretrained_model={run_folder}/output/best_model"
+    code, out, _ = tool("export_model", weights, "DataLoader.Eval.dataset.cls_label_path=nowhere.txt")
+    assert code == 0
+    assert "nowhere.txt: cannot be read" in out
+    assert "real images" in out
+
+
+def test_export_without_any_image_is_compared_on_noise_and_says_so(tool, run_folder):
+    weights = f"Global.pretrained_model={run_folder}/output/best_model"
+    nowhere = "DataLoader.Eval.dataset.cls_label_path=nowhere.txt", "Infer.infer_imgs=nowhere"
+    code, out, _ = tool("export_model", weights, *nowhere)
+    assert code == 0
+    assert "noise, as no image was found" in out
+
+
+def test_a_file_name_that_is_not_utf8_is_answered_as_valid_json(tool, run_folder):
+    folder = run_folder / "data" / "images" / "2"
+    name = sorted(folder.iterdir())[0]
+    odd = os.fsdecode(os.fsencode(folder) + b"/\xff.png")
+    shutil.copy(name, odd)
+    code, out, _ = tool("infer", f"Global.pretrained_model={run_folder}/output/best_model")
+    assert code == 0
+    assert odd in [json.loads(line)["file_name"] for line in out.splitlines()]
