@@ -56,14 +56,16 @@ RUN = {
     "-o DataLoader.Eval.dataset.image_root=dataset/pets "
     "-o DataLoader.Eval.dataset.cls_label_path=dataset/pets/val_list.txt "
     "-o Metric.Train.0.TopkAcc.topk=1 -o Metric.Eval.0.TopkAcc.topk=1 "
-    "-o Global.output_dir=output/pets -o Infer.PostProcess.class_id_map_file=null "
+    "-o Global.output_dir=output/pets -o Global.save_inference_dir=inference/pets "
+    "-o Infer.PostProcess.class_id_map_file=dataset/pets/label_list.txt "
     "-o Infer.infer_imgs=dataset/pets": "-o Global.epochs=1 -o DataLoader.Train.sampler.batch_size=2 "
     "-o DataLoader.Train.loader.num_workers=0",
     "python tools/train.py -c configs/quick_start/digits.yaml -o Global.epochs=12 "
     "-o Global.checkpoints=auto": f"{QUICK} -o Global.epochs=2",
     "PYTHONPATH=. python tools/check_config.py -c mine.yaml": "",
     "PYTHONPATH=. python tools/train.py -c mine.yaml": QUICK,
-    f"{LAUNCH} --nproc_per_node 2 tools/train.py -c configs/quick_start/digits.yaml -o Global.device=cpu": QUICK,
+    f"{LAUNCH} --nproc_per_node 2 tools/train.py -c configs/quick_start/digits.yaml -o Global.device=cpu "
+    "-o Global.output_dir=output/digits_two": QUICK,
 }
 
 CI = ".ci/run runs it, as README.md prints it"
@@ -77,7 +79,8 @@ NOT_RUN = {
     f"python tools/train.py -c {DENSENET} -o Global.device=gpu": "needs ImageNet; tests/arch trains a DenseNet121",
     f"{LAUNCH} --gpus=0,1,2,3 tools/train.py -c {DENSENET} -o Global.device=gpu": "needs four GPUs",
     "pip install .": PACKAGING,
-    "python -m ppcls.tools.train -c configs/quick_start/digits.yaml": PACKAGING,
+    "cd ..": PACKAGING,
+    "python -m ppcls.tools.check_config -c configs/quick_start/digits.yaml": PACKAGING,
     "pip install paddlepaddle-gpu==3.3.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/": GPU,
     "grep -v '^paddlepaddle' requirements.txt > rest.txt && pip install -r rest.txt": GPU,
     'PPCLS_WITHOUT_PADDLE=1 pip install ".[gpu]" '

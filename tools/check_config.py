@@ -3,6 +3,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -38,6 +39,16 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def missing_files(config) -> Iterator[str]:
+    """The lists and folders of images that are not on this machine: the file may be meant for another."""
+    for name, settings in (("Train", config.DataLoader.Train), ("Eval", config.DataLoader.Eval)):
+        for key in ("cls_label_path", "image_root"):
+            path = settings.dataset.kwargs.get(key) if settings else None
+            if path and not Path(path).exists():
+                where = settings.dataset.origins[key]
+                yield f"{where}: DataLoader.{name}.dataset.{key}: there is no {path} here"
+
+
 def main() -> None:
     """Check the file that the command line names."""
     options = arguments()
@@ -47,7 +58,7 @@ def main() -> None:
     from ppcls.config.resolved import resolved_text
 
     config = load_config(options.config, options.override)
-    for warning in config.warnings:
+    for warning in (*config.warnings, *missing_files(config)):
         print(f"warning: {warning}", file=sys.stderr)
     if options.print:
         print(resolved_text(config.call, origins=True), end="")

@@ -73,10 +73,17 @@ def entry(target: Callable[..., Any]) -> Iterator[str]:
         for name, item in parameters_of(target).items()
         if name not in given.get(target, ())
     ]
-    summary = (getdoc(target) or "").strip().partition("\n")[0]
+    summary = first_sentence(getdoc(target) or "")
     yield f"  {target.__name__}({', '.join(texts)})"
     if summary:
         yield f"      {summary}"
+
+
+def first_sentence(text: str) -> str:
+    """The beginning of a docstring up to its first full stop or blank line, in one line."""
+    paragraph = " ".join(text.strip().partition("\n\n")[0].split())
+    sentence, stop, _ = paragraph.partition(". ")
+    return sentence + stop.strip()
 
 
 def sections() -> Iterator[str]:

@@ -54,10 +54,10 @@ class GlobalSettings:
         train_mode: how loss and output come from a batch; null is plain classification.
         eval_mode: how a model is evaluated.
         imports: Python modules to import first; what they register can be named in this file.
-        to_static: not supported on.
-        use_dali: not supported on.
-        use_multilabel: not supported on.
-        uniform_output_enabled: not supported on.
+        to_static: true is not supported.
+        use_dali: true is not supported.
+        use_multilabel: true is not supported.
+        uniform_output_enabled: true is not supported.
     """
 
     output_dir: str = "./output"

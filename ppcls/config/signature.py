@@ -78,7 +78,7 @@ def _bind(
             kwargs[key] = parse(entries[key], f"{path}.{key}" if path else key, item.annotation, problems)
         elif item.default is item.empty and key not in (*runtime, inline, *meant):
             text = (
-                f"{target.__name__} needs '{key}', which has no default" if path else f"the section '{key}' is missing"
+                f"{_title(target)} needs '{key}', which has no default" if path else f"the section '{key}' is missing"
             )
             problems.error(node, path, text)
     if len(problems.errors) > before:
@@ -111,6 +111,11 @@ def _bind_named_part(
     return call if call is INVALID else replace(call, deferred=True), path, own
 
 
+def _title(target: Callable[..., Any]) -> str:
+    """What messages call a callable: the name that YAML has for it, or for its section."""
+    return target.__name__.removesuffix("Settings") if is_dataclass(target) else target.__name__
+
+
 def _unknown_key(
     node: Node, path: str, key: str, targets: list[Callable[..., Any]], known: list[str], problems: Problems
 ) -> None:
@@ -120,11 +125,11 @@ def _unknown_key(
     if reason:
         problems.warnings.append(f"{node.where}: {here}: {reason}")
     elif key in parameters_of(targets[0]):
-        problems.error(node, here, f"{targets[0].__name__} gets '{key}' from the framework; remove it")
+        problems.error(node, here, f"{_title(targets[0])} gets '{key}' from the framework; remove it")
     elif not path and key in legacy.UNSUPPORTED_SECTIONS:
         problems.error(node, here, f"this section is not supported yet ({legacy.UNSUPPORTED_SECTIONS[key]}); remove it")
     else:
-        what = f"{targets[0].__name__} has no parameter" if path else "there is no section"
+        what = f"{_title(targets[0])} has no parameter" if path else "there is no section"
         place = None if near and is_slip(key, near) else problems.elsewhere(key, path)
         problems.error(node, here, f"{what} '{key}'{f'; {place}' if place else suggestion(key, known)}")
 

@@ -15,12 +15,14 @@ from ppcls.config.problem import Problems
 from ppcls.config.registry import LOSSES, METRICS, SCHEDULES, TRANSFORMS, Call
 from ppcls.config.schema import GlobalSettings
 
+SOME_EPOCHS = 10_000
+"""What a schedule is tried with when the section Global has an error of its own."""
 CHEAP = (TRANSFORMS, LOSSES, METRICS, SCHEDULES)
 
 
 def try_parts(problems: Problems) -> None:
     """Build transforms, losses, metrics and schedules; note what they refuse and what they warn of."""
-    runtime: dict[str, Any] = {"step_each_epoch": 1000}
+    runtime: dict[str, Any] = {"step_each_epoch": 1000, "epochs": SOME_EPOCHS}
     for settings in (call.kwargs for _, call in problems.parts if call.target is GlobalSettings):
         runtime["epochs"] = settings.get("epochs", GlobalSettings.epochs)
     failed: list[Call] = []
@@ -28,8 +30,6 @@ def try_parts(problems: Problems) -> None:
         if not _is_cheap(call) or any(_holds(value, failed) for value in call.kwargs.values()):
             continue
         supplied = [name for name in parameters_of(call.target) if name in call.runtime]
-        if "epochs" in supplied and "epochs" not in runtime:  # the section Global has an error of its own
-            continue
         is_plain = path.endswith(call.name) or is_dataclass(call.target)
         here = path if is_plain else f"{path}: {call.name}"
         with _log_messages() as messages:

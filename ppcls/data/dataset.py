@@ -201,7 +201,8 @@ def _load_text(path: str) -> str:
         data = functional.read_file(path)
         return data.decode("utf-8-sig")
     except DataError as error:
-        raise DataError(f"cls_label_path: {error}") from error
+        here = "" if os.path.isabs(path) else f"; paths start from the folder where the command runs, {os.getcwd()}"
+        raise DataError(f"cls_label_path: {error}{here}") from error
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise DataError(f"{path}:{line}: not UTF-8; store the list file as UTF-8") from error

@@ -40,9 +40,11 @@ def find_images(place: str | None, list_file: str | None = None) -> list[str]:
     elif os.path.exists(place):
         paths = [place]
     else:
-        raise DataError(f"Infer.infer_imgs: {place}: no such file or folder")
+        here = "" if os.path.isabs(place) else f"; paths start from the folder where the command runs, {os.getcwd()}"
+        raise DataError(f"Infer.infer_imgs: {place}: no such file or folder{here}")
     if not paths:
-        raise DataError(f"{list_file or place}: no images ({', '.join(ENDINGS)}) in it")
+        key = "Infer.infer_list" if list_file else "Infer.infer_imgs"
+        raise DataError(f"{key}: {list_file or place}: no images ({', '.join(ENDINGS)}) in it")
     return paths
 
 

@@ -23,7 +23,7 @@ from ppcls.engine.precision import Precision
 from ppcls.engine.trainer import TrainState
 from ppcls.optimizer import Schedule
 from ppcls.utils import dist
-from ppcls.utils.errors import StorageError
+from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.logger import logger
 from ppcls.utils.storage import published, remove, verify
 
@@ -31,6 +31,9 @@ BEST = "best_model"
 LATEST = "latest"
 AUTO = "auto"
 NUM_NEWEST = 2
+CONFIG_COPY = "config.yaml"
+JSON_LINES = "train.jsonl"
+RECORDS = (CONFIG_COPY, JSON_LINES)
 _NAME = re.compile(r"epoch_(\d+)")
 
 
@@ -52,15 +55,22 @@ class Checkpointer:
         directory: the run's output directory.
         parts: what is saved and restored.
         save_interval: checkpoints of epochs divisible by it are kept; the newest two always are. 0: only those.
-        description: written into every checkpoint, for people and for later checks.
+        updates_per_epoch: has to be the same when a checkpoint is continued.
+        description: written into every checkpoint, for people.
     """
 
     def __init__(
-        self, directory: str | Path, parts: MovingParts, save_interval: int, description: dict[str, Any]
+        self,
+        directory: str | Path,
+        parts: MovingParts,
+        save_interval: int,
+        updates_per_epoch: int,
+        description: dict[str, Any],
     ) -> None:
         self.directory = Path(directory)
         self.parts = parts
         self.save_interval = save_interval
+        self.updates_per_epoch = updates_per_epoch
         self.description = description
 
     def save(self, state: TrainState) -> None:
@@ -130,6 +140,7 @@ class Checkpointer:
         stored = json.loads((path / "state.json").read_text(encoding="utf-8"))
         parts = self.parts
         self._require_same_optimizer(path, stored)
+        self._require_same_updates(path, stored)
         load_weights(parts.model, read_weights(path / "model.safetensors"), str(path), allow="none")
         tensors = read_weights(path / "optimizer.safetensors")
         restore_optimizer(parts.optimizer, parts.model, tensors, parts.schedule, str(path))
@@ -187,6 +198,16 @@ class Checkpointer:
                 f"or start from its weights with Global.pretrained_model"
             )
 
+    def _require_same_updates(self, path: Path, stored: Mapping[str, Any]) -> None:
+        # The schedule counts updates: with other epochs it would stand at another place than the training does.
+        before, now = stored["updates_per_epoch"], self.updates_per_epoch
+        if before != now:
+            raise ConfigError(
+                f"{path}: an epoch had {before} updates and has {now} now, so the learning rate would not fit; keep "
+                "data set, batch size x processes and update_freq, or start from its weights with "
+                "Global.pretrained_model"
+            )
+
     def _write_state(
         self, directory: Path, state: TrainState, schedule: Mapping[str, Any], precision: Mapping[str, Any]
     ) -> None:
@@ -199,6 +220,7 @@ class Checkpointer:
             "schedule": schedule,
             "precision": precision,
             "optimizer": type(self.parts.optimizer).__name__,
+            "updates_per_epoch": self.updates_per_epoch,
             **self.description,
         }
         (directory / "state.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
@@ -216,9 +238,11 @@ class Checkpointer:
 
 
 def _set_aside(directory: Path, epoch: int) -> Path | None:
-    """Move checkpoints of later epochs, and the best weights when none is done, to ``earlier_N``; give that folder."""
+    """Move checkpoints of later epochs, and all else when none is done, to ``earlier_N``; give that folder."""
     left = [path for path in checkpoints_in(directory) if _epoch(path) > epoch]
-    left += [directory / BEST] if epoch == 0 and (directory / BEST).is_dir() else []
+    if epoch == 0:
+        left += [directory / BEST] if (directory / BEST).is_dir() else []
+        left += [directory / name for name in RECORDS if (directory / name).is_file()]
     if not left:
         return None
     aside = next(path for path in (directory / f"earlier_{number}" for number in count(1)) if not path.exists())

@@ -20,6 +20,7 @@ from ppcls.data.images import find_images
 from ppcls.deploy.export import export_model
 from ppcls.engine import report
 from ppcls.engine.callbacks import shown
+from ppcls.engine.checkpoint import BEST, CONFIG_COPY
 from ppcls.engine.inference import answers
 from ppcls.engine.parts import Parts, argument_of
 from ppcls.engine.trainer import Trainer, TrainState
@@ -28,9 +29,7 @@ from ppcls.utils.device import select_device
 from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.logger import logger, start_logging
 from ppcls.utils.seed import seed_everything
-from ppcls.utils.storage import ensure_writable
-
-CONFIG_COPY = "config.yaml"
+from ppcls.utils.storage import ensure_writable, require_replaceable
 
 
 class Engine:
@@ -125,8 +124,12 @@ class Engine:
         # On a GPU Paddle traces linear layers to an operator that ONNX has no word for, and rounds otherwise (TF32).
         select_device("cpu")
         infer = self._infer_settings
-        self._require_trained("exported")
         directory = Path(self.settings.save_inference_dir)
+        try:
+            require_replaceable(directory)
+        except StorageError as error:
+            raise StorageError(f"Global.save_inference_dir: {error}") from error
+        self._require_trained("exported")
         parity = export_model(
             self.parts.model,
             directory,
@@ -153,7 +156,14 @@ class Engine:
         return self.config.Infer
 
     def _require_trained(self, verb: str) -> None:
-        """Refuse weights that leave a part of the model untrained; without any weights, warn."""
+        """Refuse a model that no weights, or not all of them, were loaded into."""
+        pretrained = argument_of(self.config.Arch.model, "pretrained")
+        if not self.settings.pretrained_model and not pretrained:
+            best = self.parts.output_dir / BEST
+            raise ConfigError(
+                f"Global.pretrained_model: not given, so an untrained model would be {verb}; "
+                f"name the weights, such as -o Global.pretrained_model={best}"
+            )
         assert self.parts.model
         loaded = self.parts.loaded
         if loaded and (loaded.missing or loaded.wrong_shape):
@@ -161,5 +171,3 @@ class Engine:
                 f"{loaded}; these parts would be {verb} untrained: Arch has to be what the weights were trained "
                 f"with (Arch.class_num is {self.parts.class_num})"
             )
-        if not self.settings.pretrained_model and not argument_of(self.config.Arch.model, "pretrained"):
-            logger.warning("no weights are given (Global.pretrained_model), so an untrained model is %s", verb)

@@ -21,14 +21,14 @@ from ppcls.config.schema import LoaderSettings, OptimizerSettings
 from ppcls.data.loader import Loader
 from ppcls.data.sampler import sample_rng
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Progress, Record, SaveCheckpoint, VisualDLScalars
-from ppcls.engine.checkpoint import Checkpointer, MovingParts
+from ppcls.engine.checkpoint import JSON_LINES, Checkpointer, MovingParts
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.precision import Precision
 from ppcls.loss import CombinedLoss, build_loss
 from ppcls.metric import CombinedMetric
 from ppcls.optimizer import Schedule, build_optimizer, build_schedule
 from ppcls.utils import dist
-from ppcls.utils.errors import ConfigError
+from ppcls.utils.errors import ConfigError, DataError
 from ppcls.utils.logger import logger
 from ppcls.utils.seed import seed_everything
 
@@ -111,12 +111,16 @@ class Parts:
             )
         return batches
 
+    @property
+    def updates_per_epoch(self) -> int:
+        """Optimizer updates in an epoch."""
+        return self.batches_per_epoch // self.settings.update_freq
+
     @functools.cached_property
     def schedule(self) -> Schedule:
         """The learning rate, in steps of one optimizer update."""
-        steps = self.batches_per_epoch // self.settings.update_freq
         with _blamed_on(self._optimizer_settings.lr, "Optimizer.lr"):
-            return build_schedule(self._optimizer_settings, self.settings.epochs, steps)
+            return build_schedule(self._optimizer_settings, self.settings.epochs, self.updates_per_epoch)
 
     @functools.cached_property
     def optimizer(self) -> paddle.optimizer.Optimizer:
@@ -147,7 +151,7 @@ class Parts:
             "ppcls": __version__,
             "paddle": paddle.__version__,
         }
-        return Checkpointer(self.output_dir, parts, self.settings.save_interval, description)
+        return Checkpointer(self.output_dir, parts, self.settings.save_interval, self.updates_per_epoch, description)
 
     @functools.cached_property
     def callbacks(self) -> list[Callback]:
@@ -199,7 +203,8 @@ class Parts:
         with _blamed_on(settings.dataset, f"DataLoader.{name}.dataset"):
             dataset = settings.dataset()
         dataset.check_labels(self.class_num)
-        self._try_image(dataset, name)
+        with _blamed_on(settings.dataset, f"DataLoader.{name}.dataset"):
+            self._try_image(dataset, name)
         sampler = settings.sampler(
             num_samples=len(dataset),
             num_replicas=dist.world_size(),
@@ -229,7 +234,7 @@ class Parts:
     def _records(self) -> tuple[Record, ...]:
         if not dist.is_main():
             return ()
-        records: list[Record] = [JsonLines(self.output_dir / "train.jsonl")]
+        records: list[Record] = [JsonLines(self.output_dir / JSON_LINES)]
         if self.settings.use_visualdl:
             try:
                 records.append(VisualDLScalars(self.output_dir / "vdl"))
@@ -246,12 +251,14 @@ class Parts:
 
 @contextmanager
 def _blamed_on(call: Call | float, section: str) -> Iterator[None]:
-    """What a part refuses (``ValueError``) is an error of the block that asks for it."""
+    """What a part refuses (``ValueError``, `DataError`) is an error of the block that asks for it."""
+    where = f"{call.where}: {section}" if isinstance(call, Call) else section
     try:
         yield
     except ValueError as error:
-        where = f"{call.where}: " if isinstance(call, Call) else ""
-        raise ConfigError(f"{where}{section}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
+    except DataError as error:
+        raise DataError(f"{where}: {error}") from error
 
 
 def argument_of(call: Call, name: str) -> Any:

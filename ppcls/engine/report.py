@@ -13,7 +13,7 @@ from typing import Any
 from ppcls.config import RunConfig
 from ppcls.data.images import find_images
 from ppcls.data.loader import Loader
-from ppcls.engine.checkpoint import BEST, checkpoints_in
+from ppcls.engine.checkpoint import BEST, CONFIG_COPY, checkpoints_in
 from ppcls.engine.parts import Parts
 from ppcls.engine.trainer import TrainState
 from ppcls.utils import dist
@@ -35,14 +35,16 @@ def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
     for split, loader in loaders.items():
         dataset = loader.dataset
         logger.info("%-8s %s images of %d classes", split.lower(), f"{len(dataset):,}", dataset.num_classes)
+        largest = len(dataset.class_counts) - 1
+        if largest < parts.class_num - 1:
+            logger.warning("Arch.class_num is %d, but the labels of %s end at %d", parts.class_num, split, largest)
     processes = dist.world_size()
-    updates = parts.batches_per_epoch // settings.update_freq
     batch = parts.train_loader.batch_size
     logger.info("device   %s, %s", device, _counted(processes, "process", "processes"))
     logger.info(
         "steps    %s of %s, %d images each (%d a batch x %s x %s)",
         _counted(settings.epochs, "epoch"),
-        _counted(updates, "update"),
+        _counted(parts.updates_per_epoch, "update"),
         *(batch * processes * settings.update_freq, batch),
         _counted(processes, "process", "processes"),
         _counted(settings.update_freq, "batch", "batches"),
@@ -61,7 +63,7 @@ def log_end(parts: Parts, state: TrainState) -> None:
     else:
         logger.info("best     %.5f in epoch %d", state.best, state.best_epoch)
     logger.info("model    %s", directory)
-    arguments = ["-c", str(parts.output_dir / "config.yaml"), "-o", f"Global.pretrained_model={directory}"]
+    arguments = ["-c", str(parts.output_dir / CONFIG_COPY), "-o", f"Global.pretrained_model={directory}"]
     if parts.config.Infer:
         logger.info("next     %s", shlex.join(["python", _tool("export_model"), *arguments]))
     if parts.config.Infer and parts.config.Infer.infer_imgs:

@@ -26,14 +26,14 @@ def published(final: str | os.PathLike, owns_name: bool = False) -> Iterator[Pat
 
     Args:
         final: where the directory appears; a link is followed.
-        owns_name: nobody else gives directories this name, so one without a manifest, such as a damaged
-            one of ours, is replaced as well.
+        owns_name: nobody else gives directories this name, so a damaged one is replaced as well.
 
     Raises:
         StorageError: the directory cannot be written, or holds what was not published here.
     """
     final = Path(os.path.realpath(final))
-    _require_replaceable(final, owns_name)
+    if not owns_name or not final.is_dir():
+        require_replaceable(final)
     partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -46,6 +46,32 @@ def published(final: str | os.PathLike, owns_name: bool = False) -> Iterator[Pat
         raise StorageError(f"{final}: cannot be written ({error.strerror or error}); nothing was changed") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_replaceable(final: str | os.PathLike) -> None:
+    """Make sure that publishing to ``final`` replaces nothing but what was published there before.
+
+    Raises:
+        StorageError: it is a file, or a directory with something in it that its manifest does not list.
+    """
+    final = Path(final)
+    if final.is_dir():
+        present = {path.name for path in final.iterdir()} - {MANIFEST}
+        foreign = sorted(present - _listed_files(final))
+        if foreign:
+            raise StorageError(
+                f"{final}: holds {foreign[0]}{f' and {len(foreign) - 1} more' if foreign[1:] else ''}, which would be "
+                "lost; choose a new or empty directory"
+            )
+    elif os.path.lexists(final):
+        raise StorageError(f"{final}: is a file, not a directory; choose another directory")
+
+
+def _listed_files(directory: Path) -> set[str]:
+    try:
+        return set(json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def verify(directory: str | os.PathLike) -> dict:
@@ -111,18 +137,6 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
         reason = error.strerror or error
         raise StorageError(f"{directory}: cannot be written ({reason}); choose another directory") from error
     return directory
-
-
-def _require_replaceable(final: Path, owns_name: bool) -> None:
-    if not os.path.lexists(final):
-        return
-    if not final.is_dir():
-        raise StorageError(f"{final}: is a file, not a directory; choose another directory")
-    if not owns_name and not (final / MANIFEST).exists() and any(final.iterdir()):
-        raise StorageError(
-            f"{final}: holds files that were not written by this program (there is no {MANIFEST}), and all of them "
-            "would be replaced; choose a new or empty directory"
-        )
 
 
 def _seal(directory: Path) -> None:

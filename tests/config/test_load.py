@@ -108,7 +108,7 @@ def test_all_mistakes_of_a_file_come_in_one_error(problems_of):
     """
     assert problems_of(text) == [
         "x.yaml:14: Slim: this section is not supported yet (pruning and quantization); remove it",
-        "x.yaml:2: Global.epohcs: GlobalSettings has no parameter 'epohcs'; did you mean 'epochs'?",
+        "x.yaml:2: Global.epohcs: Global has no parameter 'epohcs'; did you mean 'epochs'?",
         "x.yaml:3: Global.seed: expected a whole number; got 'x'",
         "x.yaml:5: Arch: unknown architecture 'DenseNet12'; did you mean 'DenseNet121'?",
         "x.yaml:13: AMP.level: expected one of 'O1', 'O2'; got 'O3'",
@@ -140,7 +140,7 @@ def test_a_wrong_inherited_value_is_reported_where_it_stands(write, problems_of)
 
 def test_a_wrong_override_is_reported_as_the_option(problems_of):
     assert problems_of(SMALL, "Global.epohcs=3", "Optimizer.momentum=x") == [
-        "-o Global.epohcs=3: Global.epohcs: GlobalSettings has no parameter 'epohcs'; did you mean 'epochs'?",
+        "-o Global.epohcs=3: Global.epohcs: Global has no parameter 'epohcs'; did you mean 'epochs'?",
         "-o Optimizer.momentum=x: Optimizer.momentum: expected a number; got 'x'",
     ]
 
@@ -215,12 +215,13 @@ def test_a_schedule_is_tried_with_the_epochs_of_the_file(write, register):
     assert seen == [3]
 
 
-def test_a_schedule_is_not_tried_when_the_epochs_are_wrong(problems_of, register):
-    def FakeSchedule(epochs: int, step_each_epoch: int):
-        raise AssertionError
-
-    register(SCHEDULES, FakeSchedule)
-    assert len(problems_of(SMALL, "Optimizer.lr=FakeSchedule", "Global.epochs=x")) == 1
+def test_a_schedule_is_tried_also_when_the_epochs_are_wrong(problems_of):
+    schedule = "Optimizer.lr={name: Piecewise, decay_epochs: [1], values: [1]}"
+    problems = problems_of(SMALL, schedule, "Global.epochs=x")
+    assert [problem.rpartition(": ")[2] for problem in problems] == [
+        "expected a whole number; got 'x'",
+        "1 decay_epochs need 2 values; got 1",
+    ]
 
 
 def test_a_refused_part_is_reported_once_and_not_again_by_what_holds_it(problems_of, register):

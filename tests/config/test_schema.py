@@ -101,9 +101,9 @@ def test_a_sampler_without_a_name_is_the_usual_one(write):
         ("Optimizer.regularizer=L2", "Optimizer.regularizer: expected a mapping or null; got 'L2'"),
         ("Optimizer.regularizer={name: L3, coeff: 1}",
          "Optimizer.regularizer.name: expected one of 'L1', 'L2'; got 'L3'"),
-        ("Optimizer.regularizer={name: L2}", "Optimizer.regularizer: RegularizerSettings needs 'coeff', "
+        ("Optimizer.regularizer={name: L2}", "Optimizer.regularizer: Regularizer needs 'coeff', "
          "which has no default"),
-        ("Loss={}", "Loss: LossSettings needs 'Train', which has no default"),
+        ("Loss={}", "Loss: Loss needs 'Train', which has no default"),
         ("Loss.Train={CELoss: {}}", "Loss.Train: expected a list of (a loss); got a mapping with 'CELoss'"),
         ("Arch.use_sync_bn=maybe", "Arch.use_sync_bn: expected true or false; got 'maybe'"),
         ("DataLoader.Train.loader={num_workers: -1}",

@@ -18,7 +18,7 @@ from ppcls.engine.ema import ModelEMA
 from ppcls.engine.precision import Precision
 from ppcls.engine.trainer import TrainState
 from ppcls.optimizer.schedule import Piecewise
-from ppcls.utils.errors import StorageError
+from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.storage import verify
 
 
@@ -41,13 +41,13 @@ def adamw(rate, parameters):
 class Run:
     """A model with its optimizer, schedule and average, and steps on noise."""
 
-    def __init__(self, directory, build=momentum, width=4, with_ema=True, save_interval=0):
+    def __init__(self, directory, build=momentum, width=4, with_ema=True, save_interval=0, updates_per_epoch=2):
         self.model = net(width)
         self.schedule = Piecewise(10, 2, [1, 2], [0.1, 0.01, 0.001])
         self.optimizer = build(self.schedule, self.model.parameters())
         ema = ModelEMA(self.model, 0.9) if with_ema else None
         self.parts = MovingParts(self.model, self.optimizer, self.schedule, Precision(), ema)
-        self.checkpointer = Checkpointer(directory, self.parts, save_interval, {"arch": "net"})
+        self.checkpointer = Checkpointer(directory, self.parts, save_interval, updates_per_epoch, {"arch": "net"})
 
     def step(self, number):
         rng = np.random.RandomState(number)
@@ -341,3 +341,9 @@ def test_continuing_from_the_newest_sets_nothing_aside(tmp_path):
     save(Run(tmp_path), 1)
     Run(tmp_path).checkpointer.start("auto")
     assert epochs_in(tmp_path) == ["epoch_1"]
+
+
+def test_another_number_of_updates_in_an_epoch_is_refused(tmp_path):
+    save(Run(tmp_path), 1)
+    with pytest.raises(ConfigError, match="an epoch had 2 updates and has 4 now, so the learning rate would not fit"):
+        Run(tmp_path, updates_per_epoch=4).checkpointer.start("auto")

@@ -87,11 +87,11 @@ def test_labels_are_checked_before_the_model_is_built(toy_engine, toy_data):
 
 
 @pytest.mark.parametrize("verb", ["eval", "infer", "export"])
-def test_without_weights_a_warning_says_that_the_model_is_untrained(toy_engine, capfd, verb, monkeypatch):
-    monkeypatch.setattr("ppcls.engine.engine.export_model", lambda *arguments: {})
-    monkeypatch.setattr("ppcls.engine.report.log_export", lambda *arguments: None)
-    getattr(toy_engine(), verb)()
-    assert "no weights are given (Global.pretrained_model)" in "".join(capfd.readouterr())
+def test_an_untrained_model_is_refused_with_the_key_to_write(toy_engine, verb):
+    engine = toy_engine()
+    with pytest.raises(ConfigError, match=r"^Global.pretrained_model: not given, .*=\S*best_model$"):
+        getattr(engine, verb)()
+    assert "model" not in vars(engine.parts)
 
 
 def test_answers_are_the_classes_of_the_logits(toy_engine, weights, toy_data):

@@ -125,7 +125,8 @@ def test_an_unexpected_exception_keeps_its_traceback_and_exits_with_1(trained, p
     (tmp_path / "broken_part.py").write_text("import toy_arch\ntoy_arch.ToyNet.forward = lambda self, x: x.nonsense\n")
     done = subprocess.run(
         [sys.executable, str(ROOT / "tools" / "eval.py"), "-c", str(trained / "toy.yaml")]
-        + ["-o", "Global.imports=[toy_arch, broken_part]", "-o", f"Global.output_dir={tmp_path}"],
+        + ["-o", "Global.imports=[toy_arch, broken_part]", "-o", f"Global.output_dir={tmp_path}"]
+        + ["-o", f"Global.pretrained_model={trained}/output/best_model"],
         env={"PYTHONPATH": f"{Path(toys.__file__).parent}:{tmp_path}", "PATH": ""},
         capture_output=True,
         text=True,

@@ -135,7 +135,7 @@ def test_read_only_directory_cannot_be_written(tmp_path):
 
 def test_a_directory_with_somebody_elses_files_is_refused_before_anything_is_written(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StorageError, match="were not written by this program.*choose a new or empty directory"):
+    with pytest.raises(StorageError, match="holds .*, which would be lost; choose a new or empty directory"):
         write(tmp_path, model=b"x")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -182,3 +182,15 @@ def test_an_interrupted_removal_leaves_no_half_directory_under_the_name(checkpoi
     with pytest.raises(KeyboardInterrupt):
         remove(checkpoint)
     assert not checkpoint.exists()
+
+
+def test_a_published_directory_that_somebody_added_to_is_not_replaced(tmp_path):
+    with published(tmp_path / "model") as partial:
+        (partial / "weights").write_bytes(b"1")
+    (tmp_path / "model" / "another").mkdir()
+    with (
+        pytest.raises(StorageError, match="holds another, which would be lost"),
+        published(tmp_path / "model") as partial,
+    ):
+        (partial / "weights").write_bytes(b"2")
+    assert (tmp_path / "model" / "weights").read_bytes() == b"1"

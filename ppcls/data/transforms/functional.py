@@ -13,6 +13,9 @@ from PIL import Image
 
 from ppcls.utils.errors import DataError
 
+IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*", b"MM\x00*")
+"""The first bytes of JPEG, PNG, GIF, BMP, WebP and TIFF files."""
+
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded: 256 MiB of RGB, the size from which Pillow speaks of a decompression bomb."""
 
@@ -96,6 +99,8 @@ def _header_size(data: bytes, name: str) -> tuple[int, int]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise DataError(f"{name}: more than the {MAX_PIXELS} pixels that are decoded; shrink it") from error
     except (OSError, ValueError, SyntaxError, OverflowError) as error:
+        if bytes(data[:4]).startswith(IMAGE_STARTS):
+            raise DataError(f"{name}: damaged or cut off, its header cannot be read") from error
         raise DataError(f"{name}: not an image; the file starts with {bytes(data[:8])!r}") from error
 
 
