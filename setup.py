@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent
 # distribution names, and an extra cannot take a requirement away. Whoever brings another build sets this variable.
 PADDLE = [] if os.environ.get("PPCLS_WITHOUT_PADDLE") == "1" else ["paddlepaddle>=3.3.1,<3.4"]
 
-CORE = ["numpy>=2.0", "opencv-python-headless>=5.0", "pyyaml>=6.0", "safetensors>=0.6.0", "tqdm>=4.62"]
+CORE = ["numpy>=2.0", "opencv-python-headless>=5.0", "pillow>=10.0", "pyyaml>=6.0", "safetensors>=0.6.0", "tqdm>=4.62"]
 EXTRAS = {
     # Not on PyPI: needs PPCLS_WITHOUT_PADDLE=1 and Paddle's own index; README.md has the whole command.
     "gpu": ["paddlepaddle-gpu>=3.3.1,<3.4"],

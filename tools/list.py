@@ -10,7 +10,8 @@ from inspect import getdoc
 from pathlib import Path
 from typing import Any, get_args
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if not __package__:  # run from a checkout, not installed
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ppcls.utils.cli import run  # noqa: E402
 

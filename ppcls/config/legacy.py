@@ -18,6 +18,15 @@ _REASONS = {
     ("RunConfig", "load_static_weights"): "has no effect; weight files are recognized by their content",
 }
 
+_UNSUPPORTED = {
+    ("ImageNetDataset", "batch_transform_ops"): "mixup and cutmix",
+    ("ClsDataset", "batch_transform_ops"): "mixup and cutmix",
+    ("LoaderSettings", "Query"): "retrieval",
+    ("LoaderSettings", "Gallery"): "retrieval",
+    ("DataLoaderSettings", "UnLabelTrain"): "semi-supervised training",
+    ("LossSettings", "Basic"): "meta-learning",
+}
+
 UNSUPPORTED_SECTIONS = {
     "Slim": "pruning and quantization",
     "SSL": "semi-supervised training",
@@ -32,3 +41,8 @@ UNSUPPORTED_SECTIONS = {
 def reason(owner: str, key: str) -> str | None:
     """Why a key of ``owner`` (a callable's name) has no effect, or ``None`` when it is simply unknown."""
     return _REASONS.get((owner, key)) or _REASONS.get(("*", key))
+
+
+def unsupported(owner: str, key: str) -> str | None:
+    """What a key of PaddleClas's that is not supported yet is about, or ``None``."""
+    return UNSUPPORTED_SECTIONS.get(key) if owner == "RunConfig" else _UNSUPPORTED.get((owner, key))

@@ -72,7 +72,7 @@ class GlobalSettings:
     start_eval_epoch: Annotated[int, Within(0)] = 0
     print_batch_step: Count = 10
     use_visualdl: bool = False
-    log_ranks: str = "0"
+    log_ranks: str | int = "0"
     update_freq: Count = 1
     iter_per_epoch: Count | None = None
     image_shape: tuple[Count, Count, Count] = (3, 224, 224)
@@ -87,7 +87,7 @@ class GlobalSettings:
     uniform_output_enabled: Literal[False] = False
 
     def __post_init__(self) -> None:
-        if not all(rank.isdecimal() for rank in self.log_ranks.split(",")):
+        if not all(rank.strip().isdecimal() for rank in str(self.log_ranks).split(",")):
             raise ValueError(f"log_ranks must be numbers separated by commas, such as '0,1'; got {self.log_ranks!r}")
 
 
@@ -161,7 +161,10 @@ class OptimizerSettings:
             runtime=("parameters", "learning_rate", "grad_clip", "name", "apply_decay_param_fun", "lr_ratio"),
         ),
     ]
-    lr: Annotated[Call, Block(SCHEDULES, runtime=("epochs", "step_each_epoch"), default="Constant")] | float = 0.001
+    lr: (
+        Annotated[Call, Block(SCHEDULES, runtime=("epochs", "step_each_epoch"), default="Constant")]
+        | Annotated[float, Within(0)]
+    ) = 0.001
     regularizer: RegularizerSettings | None = None
     clip_norm: float | None = None
     clip_global_norm: float | None = None

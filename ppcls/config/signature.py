@@ -126,8 +126,8 @@ def _unknown_key(
         problems.warnings.append(f"{node.where}: {here}: {reason}")
     elif key in parameters_of(targets[0]):
         problems.error(node, here, f"{_title(targets[0])} gets '{key}' from the framework; remove it")
-    elif not path and key in legacy.UNSUPPORTED_SECTIONS:
-        problems.error(node, here, f"this section is not supported yet ({legacy.UNSUPPORTED_SECTIONS[key]}); remove it")
+    elif feature := legacy.unsupported(targets[0].__name__, key):
+        problems.error(node, here, f"this {'key' if path else 'section'} is not supported yet ({feature}); remove it")
     else:
         what = f"{_title(targets[0])} has no parameter" if path else "there is no section"
         place = None if near and is_slip(key, near) else problems.elsewhere(key, path)

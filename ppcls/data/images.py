@@ -22,7 +22,7 @@ def find_images(place: str | None, list_file: str | None = None) -> list[str]:
 
     Args:
         place: an image, or a folder searched through all its subfolders.
-        list_file: a text file with one path a line (what follows white space is ignored), relative to ``place``.
+        list_file: a text file with one path a line (a label behind it is ignored), relative to ``place``.
 
     Raises:
         DataError: there is no such place, or no image in it.
@@ -32,7 +32,7 @@ def find_images(place: str | None, list_file: str | None = None) -> list[str]:
             lines = Path(list_file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"infer_list: {list_file}: cannot be read ({error})") from error
-        paths = [os.path.join(place or "", line.split()[0]) for line in lines if line.strip()]
+        paths = [_listed(place or "", line.strip()) for line in lines if line.strip()]
     elif not place:
         raise DataError("Infer.infer_imgs: not given; name an image or a folder of images")
     elif os.path.isdir(place):
@@ -46,6 +46,12 @@ def find_images(place: str | None, list_file: str | None = None) -> list[str]:
         key = "Infer.infer_list" if list_file else "Infer.infer_imgs"
         raise DataError(f"{key}: {list_file or place}: no images ({', '.join(ENDINGS)}) in it")
     return paths
+
+
+def _listed(place: str, line: str) -> str:
+    """The path that a line begins with: all of it if there is such a file, otherwise without its last word."""
+    whole = os.path.join(place, line)
+    return whole if os.path.exists(whole) or len(line.split()) == 1 else os.path.join(place, line.rsplit(None, 1)[0])
 
 
 def load_image(path: str, transforms: Sequence[Any]) -> np.ndarray:

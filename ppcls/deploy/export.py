@@ -24,6 +24,7 @@ TOLERANCE = 1e-5
 SMALLEST_PROBABILITY = 1e-27
 PREFIX = "inference"
 DESCRIPTION = "inference.yml"
+KIND = "deployed model"
 
 
 class Deployed(nn.Layer):
@@ -87,7 +88,7 @@ def export_model(
     logits = np.concatenate([_logits(model, image) for image in images])
     if not np.isfinite(logits).all():
         raise ParityError("the trained model's own answers are not finite; nothing was published")
-    with published(directory) as partial:
+    with published(directory, KIND) as partial:
         graph = paddle.jit.to_static(
             Deployed(model, add_softmax),
             input_spec=[paddle.static.InputSpec([None, *image_shape], "float32", name="x")],

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from pathlib import Path
 from typing import Any
@@ -43,5 +44,7 @@ class Predictor:
 def load_transforms(directory: str | os.PathLike) -> list[Any]:
     """The preprocessing that ``inference.yml`` describes, from an image file's bytes to the model's input."""
     description = yaml.safe_load((Path(directory) / DESCRIPTION).read_text(encoding="utf-8"))
+    for module in description["Global"].get("imports") or []:
+        importlib.import_module(module)
     items = [item for block in description["PreProcess"]["transform_ops"] for item in block.items()]
     return [TRANSFORMS[name](**(parameters or {})) for name, parameters in items]

@@ -76,7 +76,7 @@ class Progress(Callback):
         self.bar: tqdm | None = None
 
     def on_train_start(self, state: TrainState) -> None:
-        """Start the clock."""
+        """Begin with empty sums."""
         self._start_epoch()
 
     def on_step_end(self, state: TrainState, output: StepOutput) -> None:
@@ -84,6 +84,7 @@ class Progress(Callback):
         for name, value in output.parts.items():
             self._sums[name] = self._sums.get(name, 0.0) + float(value) * output.num_samples
         self._num_samples += output.num_samples
+        self._seconds += state.batch_seconds
         if self.metric:
             self.metric.update(output.logits.astype("float32"), output.labels)
         self._window.append((state.batch_seconds, state.reader_seconds, output.num_samples))
@@ -94,11 +95,10 @@ class Progress(Callback):
     def on_epoch_end(self, state: TrainState) -> None:
         """Write the means of the epoch, over all processes."""
         self._close_bar()
-        seconds = time.perf_counter() - self._epoch_started
         figures = self._figures_of_all()
-        ips = self._num_samples * dist.world_size() / seconds
+        ips = self._num_samples * dist.world_size() / self._seconds
         head = f"[Train][Epoch {state.epoch}/{self.epochs}][Avg]"
-        logger.info("%s %s, ips: %.1f images/s, time: %s", head, shown(figures), ips, _duration(seconds))
+        logger.info("%s %s, ips: %.1f images/s, time: %s", head, shown(figures), ips, _duration(self._seconds))
         self._record({"event": "epoch", "epoch": state.epoch, "step": state.step, **figures, "ips": ips})
         self._start_epoch()
 
@@ -109,8 +109,8 @@ class Progress(Callback):
     def _start_epoch(self) -> None:
         self._sums: dict[str, float] = {}
         self._num_samples = 0
+        self._seconds = 0.0
         self._window: list[tuple[float, float, int]] = []
-        self._epoch_started = time.perf_counter()
         if self.metric:
             self.metric.reset()
 

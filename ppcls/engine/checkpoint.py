@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import paddle
 from paddle import nn
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from ppcls.arch.pretrained import load_weights, read_weights
 from ppcls.engine.ema import ModelEMA
@@ -82,11 +82,11 @@ class Checkpointer:
         if dist.is_main():
             path = self.directory / f"epoch_{state.epoch}"
             parts = self.parts
-            with published(path, owns_name=True) as partial:
-                save_file(weights_of(parts.model), partial / "model.safetensors")
-                save_file(optimizer_tensors(parts.optimizer, parts.model), partial / "optimizer.safetensors")
+            with published(path, "checkpoint", owns_name=True) as partial:
+                _write(weights_of(parts.model), partial / "model.safetensors")
+                _write(optimizer_tensors(parts.optimizer, parts.model), partial / "optimizer.safetensors")
                 if parts.ema:
-                    save_file(weights_of(parts.ema.model), partial / "ema.safetensors")
+                    _write(weights_of(parts.ema.model), partial / "ema.safetensors")
                 self._write_state(partial, state, parts.schedule.state_dict(), parts.precision.state_dict())
             logger.info("[Save][Epoch %d] %s", state.epoch, path)
             self._prune(state.epoch)
@@ -100,8 +100,8 @@ class Checkpointer:
         """
         if dist.is_main():
             model = self.parts.ema.model if self.parts.ema else self.parts.model
-            with published(self.directory / BEST, owns_name=True) as partial:
-                save_file(weights_of(model), partial / "model.safetensors")
+            with published(self.directory / BEST, "best weights", owns_name=True) as partial:
+                _write(weights_of(model), partial / "model.safetensors")
                 self._write_state(partial, state, {}, {})
         dist.barrier()
 
@@ -115,6 +115,12 @@ class Checkpointer:
             StorageError: as in `load`.
         """
         state = self.load(source) if source else TrainState()
+        kept = dist.gathered(_best_epoch(self.directory))[0]
+        if state.best is not None and kept != state.best_epoch:
+            logger.warning(
+                "the best weights so far, of epoch %d, are not in this run; best begins anew", state.best_epoch
+            )
+            state.best, state.best_epoch = None, 0
         if dist.is_main():
             aside = _set_aside(self.directory, state.epoch)
             if aside:
@@ -183,7 +189,8 @@ class Checkpointer:
         try:
             files = verify(path)["files"]
         except StorageError as error:
-            previous = newest_valid(path.parent, quiet=True)
+            inside = newest_valid(path, quiet=True)
+            previous = inside or newest_valid(path.parent, quiet=True)
             advice = f"the newest good one is {previous}" if previous else "there is no good one beside it"
             raise StorageError(f"{error}; {advice}") from error
         if "optimizer.safetensors" not in files:
@@ -238,10 +245,11 @@ class Checkpointer:
 
 
 def _set_aside(directory: Path, epoch: int) -> Path | None:
-    """Move checkpoints of later epochs, and all else when none is done, to ``earlier_N``; give that folder."""
+    """Move what is of later epochs, and all else when none is done, to ``earlier_N``; give that folder."""
     left = [path for path in checkpoints_in(directory) if _epoch(path) > epoch]
+    if (directory / BEST).is_dir() and not 0 < _best_epoch(directory) <= epoch:
+        left.append(directory / BEST)
     if epoch == 0:
-        left += [directory / BEST] if (directory / BEST).is_dir() else []
         left += [directory / name for name in RECORDS if (directory / name).is_file()]
     if not left:
         return None
@@ -250,6 +258,15 @@ def _set_aside(directory: Path, epoch: int) -> Path | None:
     for path in left:
         path.rename(aside / path.name)
     return aside
+
+
+def _best_epoch(directory: Path) -> int:
+    """The epoch that the best weights in a directory are of; 0 when there are none, or they do not verify."""
+    try:
+        verify(directory / BEST)
+        return int(json.loads((directory / BEST / "state.json").read_text(encoding="utf-8"))["epoch"])
+    except StorageError:
+        return 0
 
 
 def checkpoints_in(directory: Path) -> list[Path]:
@@ -283,6 +300,11 @@ def _is_good(path: Path) -> bool:
     except StorageError:
         return False
     return True
+
+
+def _write(tensors: dict[str, np.ndarray], path: Path) -> None:
+    # Not safetensors' own writer: what the system refuses (a full disk) has to be an OSError.
+    path.write_bytes(save(tensors))
 
 
 def weights_of(model: nn.Layer) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from ppcls.config.registry import TRAIN_STEPS
 from ppcls.config.resolved import resolved_text
 from ppcls.config.schema import InferSettings
 from ppcls.data.images import find_images
-from ppcls.deploy.export import export_model
+from ppcls.deploy.export import KIND, export_model
 from ppcls.engine import report
 from ppcls.engine.callbacks import shown
 from ppcls.engine.checkpoint import BEST, CONFIG_COPY
@@ -26,7 +27,7 @@ from ppcls.engine.parts import Parts, argument_of
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.utils import dist
 from ppcls.utils.device import select_device
-from ppcls.utils.errors import ConfigError, StorageError
+from ppcls.utils.errors import ConfigError, NumericsError, StorageError
 from ppcls.utils.logger import logger, start_logging
 from ppcls.utils.seed import seed_everything
 from ppcls.utils.storage import ensure_writable, require_replaceable
@@ -47,6 +48,13 @@ class Engine:
         self.settings = config.Global
         self.device = select_device(config.Global.device)
         dist.connect()
+        # Paddle 3.3.1 chooses the device anew when processes connect.
+        if paddle.get_device().partition(":")[0] != self.device.partition(":")[0]:
+            raise ConfigError(
+                f"Global.device: '{config.Global.device}', but the launcher gave this process {paddle.get_device()}; "
+                "write that device, or start without devices"
+            )
+        self.device = paddle.get_device()
         seed_everything(config.Global.seed)
         self.parts = Parts(config)
 
@@ -96,6 +104,8 @@ class Engine:
         self._require_trained("evaluated")
         metrics = self.parts.evaluate()
         logger.info("[Eval][Avg] %s", shown(metrics))
+        if not all(map(math.isfinite, metrics.values())):
+            raise NumericsError("the figures are not finite; the weights are damaged, or their training diverged")
         return metrics
 
     def infer(self) -> Iterator[dict[str, Any]]:
@@ -126,7 +136,7 @@ class Engine:
         infer = self._infer_settings
         directory = Path(self.settings.save_inference_dir)
         try:
-            require_replaceable(directory)
+            require_replaceable(directory, KIND)
         except StorageError as error:
             raise StorageError(f"Global.save_inference_dir: {error}") from error
         self._require_trained("exported")
@@ -143,7 +153,7 @@ class Engine:
         return directory
 
     def _start_log(self, file: str | None = None, stream: TextIO | None = None) -> None:
-        enabled = str(dist.rank()) in self.settings.log_ranks.split(",")
+        enabled = dist.rank() in map(int, str(self.settings.log_ranks).split(","))
         path = ensure_writable(self.parts.output_dir) / file if file else None
         start_logging(path, stream, enabled)
         for warning in self.config.warnings:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.data.images import load_image
-from ppcls.utils.errors import DataError
+from ppcls.utils.errors import DataError, NumericsError
 
 
 def answers(
@@ -27,6 +27,9 @@ def answers(
         transforms: from the file's bytes to the model's input.
         postprocess: from logits and file names to results.
         batch_size: images answered at once.
+
+    Raises:
+        NumericsError: the model gives an answer that is not finite.
     """
     for start in range(0, len(paths), batch_size):
         chunk = paths[start : start + batch_size]
@@ -39,6 +42,8 @@ def answers(
                 results[index] = {"file_name": path, "error": str(error)}
         for indices in _of_one_shape(loaded):
             logits = logits_of_images(np.stack([loaded[index] for index in indices]))
+            if not np.isfinite(logits).all():
+                raise NumericsError(f"{chunk[indices[0]]}: the model's answer is not finite; are its weights damaged?")
             found = postprocess(logits, [chunk[index] for index in indices])
             results.update(zip(indices, found))
         yield from (results[index] for index in range(len(chunk)))

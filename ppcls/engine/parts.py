@@ -77,25 +77,25 @@ class Parts:
         """What is minimized."""
         if self.config.Loss is None:
             raise ConfigError("Loss: the section is missing; training needs to know what to minimize")
-        return build_loss(self.config.Loss.Train)
+        with _blamed_on(self.config.call, "Loss.Train"):
+            return build_loss(self.config.Loss.Train)
 
     @functools.cached_property
     def eval_loss(self) -> CombinedLoss | None:
         """What evaluation reports beside its metrics."""
         items = self.config.Loss.Eval if self.config.Loss else None
-        return build_loss(items) if items else None
+        with _blamed_on(self.config.call, "Loss.Eval"):
+            return None if items is None else build_loss(items)
 
     @functools.cached_property
     def train_metric(self) -> CombinedMetric | None:
         """What is measured on training batches."""
-        calls = self.config.Metric.Train
-        return CombinedMetric([call() for call in calls]) if calls else None
+        return self._metric("Train", self.config.Metric.Train)
 
     @functools.cached_property
     def eval_metric(self) -> CombinedMetric | None:
         """What is measured in evaluation; the first figure decides which weights are best."""
-        calls = self.config.Metric.Eval
-        return CombinedMetric([call() for call in calls]) if calls else None
+        return self._metric("Eval", self.config.Metric.Eval)
 
     @functools.cached_property
     def batches_per_epoch(self) -> int:
@@ -197,12 +197,17 @@ class Parts:
         precision = self.precision if is_small else None
         return evaluate(model, self.eval_loader, self.eval_loss, self.eval_metric, precision)
 
+    def _metric(self, name: str, calls: list[Call] | None) -> CombinedMetric | None:
+        with _blamed_on(self.config.call, f"Metric.{name}"):
+            return None if calls is None else CombinedMetric([call() for call in calls])
+
     def _loader(self, settings: LoaderSettings | None, name: str, is_train: bool) -> Loader:
         if settings is None:
             raise ConfigError(f"DataLoader.{name}: the section is missing; it says which images to read")
         with _blamed_on(settings.dataset, f"DataLoader.{name}.dataset"):
             dataset = settings.dataset()
-        dataset.check_labels(self.class_num)
+        if self.class_num is not None:
+            dataset.check_labels(self.class_num)
         with _blamed_on(settings.dataset, f"DataLoader.{name}.dataset"):
             self._try_image(dataset, name)
         sampler = settings.sampler(
@@ -214,10 +219,11 @@ class Parts:
         )
         if sampler.drop_last and not is_train:
             logger.warning("DataLoader.%s.sampler.drop_last is true: the last images are not evaluated", name)
-        if not len(sampler) and dist.world_size() == 1:
+        global_batch_size = sampler.batch_size * dist.world_size()
+        if sampler.drop_last and len(dataset) < global_batch_size:
             raise ConfigError(
                 f"DataLoader.{name}.sampler: {len(dataset)} images do not fill one batch of "
-                f"{sampler.batch_size} and drop_last is true; make the batch smaller"
+                f"{global_batch_size} and drop_last is true; make the batch smaller"
             )
         workers = settings.loader
         return Loader(dataset, sampler, workers.num_workers, workers.use_shared_memory, self.settings.seed)

@@ -36,7 +36,7 @@ def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
         dataset = loader.dataset
         logger.info("%-8s %s images of %d classes", split.lower(), f"{len(dataset):,}", dataset.num_classes)
         largest = len(dataset.class_counts) - 1
-        if largest < parts.class_num - 1:
+        if parts.class_num is not None and largest < parts.class_num - 1:
             logger.warning("Arch.class_num is %d, but the labels of %s end at %d", parts.class_num, split, largest)
     processes = dist.world_size()
     batch = parts.train_loader.batch_size
@@ -50,6 +50,9 @@ def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
         _counted(settings.update_freq, "batch", "batches"),
     )
     logger.info("output   %s", parts.output_dir)
+    left_out = (settings.iter_per_epoch or len(parts.train_loader)) - parts.batches_per_epoch
+    if left_out:
+        logger.warning("update_freq leaves out the last %s of each epoch", _counted(left_out, "batch", "batches"))
 
 
 def log_end(parts: Parts, state: TrainState) -> None:
@@ -100,8 +103,13 @@ def deployment(config: RunConfig, class_num: int) -> dict[str, Any]:
     postprocess.pop("delimiter", None)
     if labels:
         postprocess["label_list"] = [labels.get(index, str(index)) for index in range(class_num)]
+    modules = [call.target.__module__ for call in infer.transforms]
     return {
-        "Global": {"model_name": config.Arch.model.name, "image_shape": list(config.Global.image_shape)},
+        "Global": {
+            "model_name": config.Arch.model.name,
+            "image_shape": list(config.Global.image_shape),
+            "imports": sorted({module for module in modules if not module.startswith("ppcls.")}),
+        },
         "PreProcess": {"transform_ops": [{call.name: call.kwargs or None} for call in infer.transforms]},
         "PostProcess": {infer.PostProcess.name: postprocess},
     }

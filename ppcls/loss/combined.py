@@ -17,13 +17,16 @@ class CombinedLoss(paddle.nn.Layer):
         losses: each loss, a Layer, after its weight.
 
     Raises:
-        ValueError: there is no loss.
+        ValueError: there is no loss, or one that is not reduced to a single value.
     """
 
     def __init__(self, losses: Sequence[tuple[float, paddle.nn.Layer]]) -> None:
         super().__init__()
         if not losses:
             raise ValueError("the list of losses is empty; give at least one, such as - CELoss: {weight: 1.0}")
+        for _, loss in losses:
+            if getattr(loss, "reduction", "mean") == "none":
+                raise ValueError(f"{type(loss).__name__}: reduction none gives no single value; use mean or sum")
         self.weights = [weight for weight, _ in losses]
         self.losses = paddle.nn.LayerList([loss for _, loss in losses])
 

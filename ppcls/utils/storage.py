@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 
 
 @contextmanager
-def published(final: str | os.PathLike, owns_name: bool = False) -> Iterator[Path]:
+def published(final: str | os.PathLike, kind: str, owns_name: bool = False) -> Iterator[Path]:
     """Give a directory to fill; at the end of the block it appears as ``final``, complete, in one rename.
 
     Every file is flushed to disk before ``manifest.json`` (sizes and sha256) is written, and the
@@ -26,6 +26,7 @@ def published(final: str | os.PathLike, owns_name: bool = False) -> Iterator[Pat
 
     Args:
         final: where the directory appears; a link is followed.
+        kind: what it is, such as "checkpoint"; only one of the same kind is replaced.
         owns_name: nobody else gives directories this name, so a damaged one is replaced as well.
 
     Raises:
@@ -33,14 +34,14 @@ def published(final: str | os.PathLike, owns_name: bool = False) -> Iterator[Pat
     """
     final = Path(os.path.realpath(final))
     if not owns_name or not final.is_dir():
-        require_replaceable(final)
+        require_replaceable(final, kind)
     partial = final.with_name(f".{final.name}.partial-{os.getpid()}")
     try:
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         yield partial
-        _seal(partial)
+        _seal(partial, kind)
         _replace_directory(partial, final)
     except OSError as error:
         raise StorageError(f"{final}: cannot be written ({error.strerror or error}); nothing was changed") from error
@@ -48,16 +49,16 @@ def published(final: str | os.PathLike, owns_name: bool = False) -> Iterator[Pat
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def require_replaceable(final: str | os.PathLike) -> None:
-    """Make sure that publishing to ``final`` replaces nothing but what was published there before.
+def require_replaceable(final: str | os.PathLike, kind: str) -> None:
+    """Make sure that publishing to ``final`` replaces nothing but what of that kind was published there before.
 
     Raises:
-        StorageError: it is a file, or a directory with something in it that its manifest does not list.
+        StorageError: it is a file, or a directory with something in it that no manifest of that kind lists.
     """
     final = Path(final)
     if final.is_dir():
         present = {path.name for path in final.iterdir()} - {MANIFEST}
-        foreign = sorted(present - _listed_files(final))
+        foreign = sorted(present - _listed_files(final, kind))
         if foreign:
             raise StorageError(
                 f"{final}: holds {foreign[0]}{f' and {len(foreign) - 1} more' if foreign[1:] else ''}, which would be "
@@ -67,9 +68,10 @@ def require_replaceable(final: str | os.PathLike) -> None:
         raise StorageError(f"{final}: is a file, not a directory; choose another directory")
 
 
-def _listed_files(directory: Path) -> set[str]:
+def _listed_files(directory: Path, kind: str) -> set[str]:
     try:
-        return set(json.loads((directory / MANIFEST).read_text(encoding="utf-8"))["files"])
+        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
+        return set(manifest["files"]) if manifest["kind"] == kind else set()
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 
@@ -139,13 +141,13 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
     return directory
 
 
-def _seal(directory: Path) -> None:
+def _seal(directory: Path, kind: str) -> None:
     entries = {}
     for path in sorted(directory.iterdir()):
         _sync(path)
         entries[path.name] = {"size": path.stat().st_size, "sha256": sha256(path)}
     manifest = directory / MANIFEST
-    manifest.write_text(json.dumps({"files": entries}, indent=1), encoding="utf-8")
+    manifest.write_text(json.dumps({"kind": kind, "files": entries}, indent=1), encoding="utf-8")
     _sync(manifest)
     _sync(directory)
 

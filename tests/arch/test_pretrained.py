@@ -112,13 +112,13 @@ def test_path_without_ending_prefers_a_directory_then_safetensors(small, tmp_pat
     assert read_weights(base)["from"] == 0
     save_file({"from": np.array([1.0])}, f"{base}.safetensors")
     assert read_weights(base)["from"] == 1
-    with published(base) as directory:
+    with published(base, "checkpoint") as directory:
         save_file({"from": np.array([2.0])}, directory / "model.safetensors")
     assert read_weights(str(base))["from"] == 2
 
 
 def test_averaged_weights_of_a_checkpoint_are_preferred_and_named(tmp_path, caplog):
-    with published(tmp_path / "best") as directory:
+    with published(tmp_path / "best", "checkpoint") as directory:
         save_file({"a": np.array([1.0]), "b": np.array([1.0])}, directory / "model.safetensors")
         save_file({"a": np.array([2.0])}, directory / "ema.safetensors")
     with caplog.at_level(logging.INFO, "ppcls"):
@@ -128,7 +128,7 @@ def test_averaged_weights_of_a_checkpoint_are_preferred_and_named(tmp_path, capl
 
 
 def test_altered_checkpoint_is_refused(tmp_path):
-    with published(tmp_path / "best") as directory:
+    with published(tmp_path / "best", "checkpoint") as directory:
         save_file({"a": np.array([1.0])}, directory / "model.safetensors")
     path = tmp_path / "best" / "model.safetensors"
     content = bytearray(path.read_bytes())

@@ -97,7 +97,7 @@ def test_a_sampler_without_a_name_is_the_usual_one(write):
         ("EMA.decay=1.5", "EMA.decay: expected 0 to 1; got 1.5"),
         ("EMA=true", "EMA: expected a mapping or null; got true"),
         ("AMP.dtype=float32", "AMP.dtype: expected one of 'float16', 'bfloat16'; got 'float32'"),
-        ("Optimizer.lr=[1]", "Optimizer.lr: expected a schedule or a number; got a list of 1"),
+        ("Optimizer.lr=[1]", "Optimizer.lr: expected a schedule or a number (at least 0); got a list of 1"),
         ("Optimizer.regularizer=L2", "Optimizer.regularizer: expected a mapping or null; got 'L2'"),
         ("Optimizer.regularizer={name: L3, coeff: 1}",
          "Optimizer.regularizer.name: expected one of 'L1', 'L2'; got 'L3'"),

@@ -178,3 +178,11 @@ def test_scalars_can_be_read_by_visualdl(tmp_path):
     assert [point.id for point in reader.get_data("scalar", "train/lr")] == [1, 2]
     points = reader.get_data("scalar", "train/loss")
     assert [(point.id, point.value) for point in points] == [(1, 0.5), (2, 0.25)]
+
+
+def test_the_speed_of_an_epoch_is_that_of_its_batches():
+    records = []
+    progress = Progress(1, 2, 1, records=(records.append,))
+    progress.on_train_start(TrainState())
+    run_epoch(progress, [output(1.0, 8), output(1.0, 4)])
+    assert records[-1]["ips"] == pytest.approx(12 / 0.8)

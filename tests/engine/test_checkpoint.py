@@ -4,6 +4,7 @@
 import json
 import logging
 import re
+import resource
 import shutil
 
 import numpy as np
@@ -271,18 +272,18 @@ def test_pruning_leaves_what_is_not_its_own(tmp_path):
     assert names == {"epoch_2", "epoch_3", "epoch_best", "epoch_1.backup", "notes"}
 
 
-def test_a_failed_save_leaves_the_checkpoints_before_it(tmp_path, monkeypatch):
+def test_a_save_that_does_not_fit_leaves_the_checkpoints_before_it(tmp_path):
     run = Run(tmp_path)
     save(run, 1)
     save(run, 2)
     before = toys.digests(tmp_path)
-
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("ppcls.engine.checkpoint.save_file", full)
-    with pytest.raises(StorageError, match="epoch_3: cannot be written .No space left"):
-        save(run, 3)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, hard))
+    try:
+        with pytest.raises(StorageError, match="epoch_3: cannot be written .File too large"):
+            save(run, 3)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert toys.digests(tmp_path) == before
 
 
@@ -347,3 +348,29 @@ def test_another_number_of_updates_in_an_epoch_is_refused(tmp_path):
     save(Run(tmp_path), 1)
     with pytest.raises(ConfigError, match="an epoch had 2 updates and has 4 now, so the learning rate would not fit"):
         Run(tmp_path, updates_per_epoch=4).checkpointer.start("auto")
+
+
+def test_best_weights_of_an_abandoned_branch_are_set_aside(tmp_path):
+    earlier = Run(tmp_path)
+    save(earlier, 1, best=0.5, best_epoch=1)
+    save(earlier, 2)
+    earlier.checkpointer.save_best(TrainState(epoch=2, best=0.7, best_epoch=2))
+    state = Run(tmp_path).checkpointer.start(str(tmp_path / "epoch_1"))
+    assert (state.best, state.best_epoch) == (None, 0)
+    assert epochs_in(tmp_path / "earlier_1") == ["best_model", "epoch_2"]
+
+
+def test_the_best_of_this_run_survives_a_resume(tmp_path):
+    earlier = Run(tmp_path)
+    earlier.checkpointer.save_best(TrainState(epoch=1, best=0.5, best_epoch=1))
+    save(earlier, 1, best=0.5, best_epoch=1)
+    save(earlier, 2, best=0.5, best_epoch=1)
+    state = Run(tmp_path).checkpointer.start("auto")
+    assert (state.epoch, state.best, state.best_epoch) == (2, 0.5, 1)
+    assert (tmp_path / "best_model").is_dir()
+
+
+def test_the_directory_of_checkpoints_is_answered_with_the_checkpoint_in_it(tmp_path):
+    save(Run(tmp_path / "run"), 3)
+    with pytest.raises(StorageError, match="the newest good one is .*run/epoch_3"):
+        Run(tmp_path / "other").checkpointer.start(str(tmp_path / "run"))

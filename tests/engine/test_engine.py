@@ -121,7 +121,7 @@ def test_the_deployed_description_holds_labels_and_preprocessing(toy_engine, wei
     directory = engine.export()
     written = yaml.safe_load((directory / "inference.yml").read_text(encoding="utf-8"))
     assert written["PostProcess"] == {"Topk": {"topk": 2, "label_list": list(toys.CLASSES)}}
-    assert written["Global"] == {"model_name": "ToyNet", "image_shape": [3, 16, 16]}
+    assert written["Global"] == {"model_name": "ToyNet", "image_shape": [3, 16, 16], "imports": []}
     assert written["Parity"]["real_images"] is True
     image = str(toy_data / "images" / "1" / "001.png")
     own = [call() for call in engine.config.Infer.transforms]
@@ -163,6 +163,7 @@ def test_what_cannot_be_obeyed_is_a_configuration_error(toy_engine, override, me
 def test_a_summary_comes_first_and_the_next_commands_last(toy_engine, capfd, tmp_path):
     toy_engine("Global.update_freq=2").train()
     lines = [line.partition("INFO: ")[2] for line in capfd.readouterr().out.splitlines()]
+    lines = [line for line in lines if line]
     # 216 + 1152 weights, 4 numbers for each of 24 channels, 64 * 4 + 4
     assert lines[0].startswith("model    ToyNet, 1,724 parameters, ")
     # 8*8*8*27 + 4*4*16*72 + 256 multiplications

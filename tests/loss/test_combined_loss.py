@@ -55,8 +55,8 @@ def test_no_loss_is_refused():
 
 
 def test_a_loss_without_reduction_is_refused():
-    with pytest.raises(ValueError, match=r"CELoss has shape \[3\], .*reduction: mean or sum"):
-        CombinedLoss([(1.0, CELoss("none"))])(paddle.zeros([3, 2]), paddle.zeros([3], "int64"))
+    with pytest.raises(ValueError, match="CELoss: reduction none gives no single value; use mean or sum"):
+        CombinedLoss([(1.0, CELoss("none"))])
 
 
 def test_gradient_of_the_sum_is_weighted():

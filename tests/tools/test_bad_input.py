@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Bad input to the verbs: one clear line, the right exit code, nothing overwritten, no traceback."""
 
+import numpy as np
 import pytest
 import toys
 
@@ -179,3 +180,33 @@ def test_answers_that_cannot_be_stored(tool, run_folder):
     assert code == STORAGE
     assert len(out.splitlines()) == 16
     assert err.splitlines()[-1].startswith(f"{run_folder}/nowhere/answers.json: cannot be")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("Loss.Train=[]", "Loss.Train: the list of losses is empty"),
+        ("Metric.Eval=[]", "Metric.Eval: the list of metrics is empty"),
+        ("Metric.Eval=[{TopkAcc: {topk: 1}}, {TopkAcc: {topk: 1}}]", "Metric.Eval: two metrics report top1"),
+        ("Loss.Train.0.CELoss.reduction=none", "Loss.Train: CELoss: reduction none gives no single value"),
+        ("Optimizer.lr=-0.1", "Optimizer.lr: expected at least 0; got -0.1"),
+        (
+            "DataLoader.Train.dataset.batch_transform_ops=[]",
+            "DataLoader.Train.dataset.batch_transform_ops: this key is not supported yet (mixup and cutmix); remove it",
+        ),
+    ],
+)
+def test_a_part_that_cannot_be_built_is_one_line(refused, override, message):
+    assert message in refused("train", CONFIG, override)
+
+
+@pytest.mark.parametrize("verb", ["eval", "infer"])
+def test_weights_that_are_not_finite_give_no_answers(tool, run_folder, verb):
+    from safetensors.numpy import load_file, save_file
+
+    weights = load_file(run_folder / "output" / "best_model" / "model.safetensors")
+    save_file({name: array * np.nan for name, array in weights.items()}, run_folder / "nan.safetensors")
+    code, out, err = tool(verb, f"Global.pretrained_model={run_folder}/nan.safetensors")
+    assert code == 4
+    assert "not finite" in err.splitlines()[-1]
+    assert "class_ids" not in out

@@ -5,11 +5,11 @@ import os
 import pytest
 
 from ppcls.utils.errors import StorageError
-from ppcls.utils.storage import ensure_writable, published, remove, sha256, verify
+from ppcls.utils.storage import ensure_writable, published, remove, require_replaceable, sha256, verify
 
 
 def write(final, **files):
-    with published(final) as directory:
+    with published(final, "thing") as directory:
         for name, content in files.items():
             (directory / name).write_bytes(content)
 
@@ -27,7 +27,7 @@ def test_published_directory_verifies_and_lists_its_files(checkpoint):
 
 
 def test_nothing_appears_before_the_block_ends(tmp_path):
-    with published(tmp_path / "deep" / "epoch_1") as directory:
+    with published(tmp_path / "deep" / "epoch_1", "thing") as directory:
         (directory / "model").write_bytes(b"x")
         assert not (tmp_path / "deep" / "epoch_1").exists()
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["epoch_1"]
@@ -42,7 +42,7 @@ def test_publishing_again_replaces_the_whole_directory(checkpoint):
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
 def test_exception_leaves_the_old_directory_untouched(checkpoint, error):
-    with pytest.raises(error), published(checkpoint) as directory:
+    with pytest.raises(error), published(checkpoint, "thing") as directory:
         (directory / "model").write_bytes(b"half")
         raise error
     assert verify(checkpoint)["files"]["model"]["size"] == 7000
@@ -50,7 +50,10 @@ def test_exception_leaves_the_old_directory_untouched(checkpoint, error):
 
 
 def test_failing_write_is_a_storage_error_that_names_the_directory(checkpoint):
-    with pytest.raises(StorageError, match="epoch_1: cannot be written .*nothing was changed"), published(checkpoint):
+    with (
+        pytest.raises(StorageError, match="cannot be written .*nothing was changed"),
+        published(checkpoint, "thing"),
+    ):
         raise OSError(28, "No space left on device")
     verify(checkpoint)
 
@@ -119,7 +122,10 @@ def test_place_under_a_file_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="output: cannot be written .*; choose another directory"):
         ensure_writable(tmp_path / "file" / "output")
-    with pytest.raises(StorageError, match="epoch_1: cannot be written"), published(tmp_path / "file" / "epoch_1"):
+    with (
+        pytest.raises(StorageError, match="epoch_1: cannot be written"),
+        published(tmp_path / "file" / "epoch_1", "thing"),
+    ):
         pass
 
 
@@ -142,7 +148,7 @@ def test_a_directory_with_somebody_elses_files_is_refused_before_anything_is_wri
 
 def test_a_damaged_directory_under_a_name_of_our_own_is_replaced(checkpoint):
     (checkpoint / "manifest.json").unlink()
-    with published(checkpoint, owns_name=True) as directory:
+    with published(checkpoint, "thing", owns_name=True) as directory:
         (directory / "model").write_bytes(b"new")
     assert list(verify(checkpoint)["files"]) == ["model"]
 
@@ -185,12 +191,20 @@ def test_an_interrupted_removal_leaves_no_half_directory_under_the_name(checkpoi
 
 
 def test_a_published_directory_that_somebody_added_to_is_not_replaced(tmp_path):
-    with published(tmp_path / "model") as partial:
+    with published(tmp_path / "model", "thing") as partial:
         (partial / "weights").write_bytes(b"1")
     (tmp_path / "model" / "another").mkdir()
     with (
         pytest.raises(StorageError, match="holds another, which would be lost"),
-        published(tmp_path / "model") as partial,
+        published(tmp_path / "model", "thing") as partial,
     ):
         (partial / "weights").write_bytes(b"2")
     assert (tmp_path / "model" / "weights").read_bytes() == b"1"
+
+
+def test_only_the_same_kind_of_directory_is_replaced(tmp_path):
+    with published(tmp_path / "model", "checkpoint") as partial:
+        (partial / "weights").write_bytes(b"1")
+    with pytest.raises(StorageError, match="holds weights, which would be lost"):
+        require_replaceable(tmp_path / "model", "deployed model")
+    require_replaceable(tmp_path / "model", "checkpoint")
