@@ -9,7 +9,7 @@ from pathlib import Path
 if not __package__:  # run from a checkout, not installed
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from ppcls.utils.cli import run  # noqa: E402
+from ppcls.utils.cli import config_parser, run  # noqa: E402
 
 EXAMPLES = """examples:
   python tools/check_config.py -c configs/ImageNet/DenseNet/DenseNet121.yaml
@@ -20,18 +20,7 @@ exit code: 0 when the file can be used, 2 when not; every mistake is one line on
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the YAML file")
-    parser.add_argument(
-        "-o",
-        "--override",
-        action="append",
-        default=[],
-        metavar="KEY.PATH=VALUE",
-        help="replace one value, such as Global.epochs=3 or DataLoader.Train.sampler.batch_size=8; may be repeated",
-    )
+    parser = config_parser(__doc__, EXAMPLES)
     parser.add_argument(
         "--print",
         action="store_true",

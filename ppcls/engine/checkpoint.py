@@ -4,10 +4,8 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +18,16 @@ from ppcls.arch.pretrained import load_weights, read_weights
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.optimizer_state import optimizer_tensors, restore_optimizer
 from ppcls.engine.precision import Precision
+from ppcls.engine.run_directory import BEST, best_epoch, checkpoints_in, newest_valid, prune, set_aside
 from ppcls.engine.trainer import TrainState
 from ppcls.optimizer import Schedule
 from ppcls.utils import dist
 from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.logger import logger
-from ppcls.utils.storage import published, remove, verify
+from ppcls.utils.storage import published, verify
 
-BEST = "best_model"
 LATEST = "latest"
 AUTO = "auto"
-NUM_NEWEST = 2
-CONFIG_COPY = "config.yaml"
-JSON_LINES = "train.jsonl"
-RECORDS = (CONFIG_COPY, JSON_LINES)
-_NAME = re.compile(r"epoch_(\d+)")
 
 
 @dataclass
@@ -89,7 +82,7 @@ class Checkpointer:
                     _write(weights_of(parts.ema.model), partial / "ema.safetensors")
                 self._write_state(partial, state, parts.schedule.state_dict(), parts.precision.state_dict())
             logger.info("[Save][Epoch %d] %s", state.epoch, path)
-            self._prune(state.epoch)
+            prune(self.directory, state.epoch, self.save_interval)
         dist.barrier()
 
     def save_best(self, state: TrainState) -> None:
@@ -115,14 +108,14 @@ class Checkpointer:
             StorageError: as in `load`.
         """
         state = self.load(source) if source else TrainState()
-        kept = dist.gathered(_best_epoch(self.directory))[0]
+        kept = dist.gathered(best_epoch(self.directory))[0]
         if state.best is not None and kept != state.best_epoch:
             logger.warning(
                 "the best weights so far, of epoch %d, are not in this run; best begins anew", state.best_epoch
             )
             state.best, state.best_epoch = None, 0
         if dist.is_main():
-            aside = _set_aside(self.directory, state.epoch)
+            aside = set_aside(self.directory, state.epoch)
             if aside:
                 logger.warning("%s: what an earlier run left there is now in %s", self.directory, aside.name)
         dist.barrier()
@@ -232,75 +225,6 @@ class Checkpointer:
         }
         (directory / "state.json").write_text(json.dumps(stored, indent=1), encoding="utf-8")
 
-    def _prune(self, epoch: int) -> None:
-        num_good = 0
-        for path in checkpoints_in(self.directory):
-            if _epoch(path) > epoch:
-                continue
-            if num_good < NUM_NEWEST:
-                # A damaged one does not count: an older one stays in its place.
-                num_good += _epoch(path) == epoch or _is_good(path)
-            elif not self.save_interval or _epoch(path) % self.save_interval:
-                _remove(path)
-
-
-def _set_aside(directory: Path, epoch: int) -> Path | None:
-    """Move what is of later epochs, and all else when none is done, to ``earlier_N``; give that folder."""
-    left = [path for path in checkpoints_in(directory) if _epoch(path) > epoch]
-    if (directory / BEST).is_dir() and not 0 < _best_epoch(directory) <= epoch:
-        left.append(directory / BEST)
-    if epoch == 0:
-        left += [directory / name for name in RECORDS if (directory / name).is_file()]
-    if not left:
-        return None
-    aside = next(path for path in (directory / f"earlier_{number}" for number in count(1)) if not path.exists())
-    aside.mkdir()
-    for path in left:
-        path.rename(aside / path.name)
-    return aside
-
-
-def _best_epoch(directory: Path) -> int:
-    """The epoch that the best weights in a directory are of; 0 when there are none, or they do not verify."""
-    try:
-        verify(directory / BEST)
-        return int(json.loads((directory / BEST / "state.json").read_text(encoding="utf-8"))["epoch"])
-    except StorageError:
-        return 0
-
-
-def checkpoints_in(directory: Path) -> list[Path]:
-    """The directories named like checkpoints, newest first."""
-    paths = [path for path in directory.glob("epoch_*") if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(paths, key=_epoch, reverse=True)
-
-
-def newest_valid(directory: Path, quiet: bool = False) -> Path | None:
-    """The newest checkpoint that verifies; every newer one that does not is named in a warning."""
-    for path in checkpoints_in(directory):
-        try:
-            verify(path)
-            return path
-        except StorageError as error:
-            if not quiet:
-                logger.warning("%s; trying the one before it", error)
-    return None
-
-
-def _remove(path: Path) -> None:
-    try:
-        remove(path)
-    except OSError as error:
-        logger.warning("%s: cannot be removed (%s)", path, error.strerror or error)
-
-
-def _is_good(path: Path) -> bool:
-    try:
-        verify(path)
-    except StorageError:
-        return False
-    return True
-
 
 def _write(tensors: dict[str, np.ndarray], path: Path) -> None:
     # Not safetensors' own writer: what the system refuses (a full disk) has to be an OSError.
@@ -317,8 +241,3 @@ def array_of(tensor: paddle.Tensor) -> np.ndarray:
     if tensor.dtype == paddle.bfloat16:
         tensor = tensor.astype("float32")
     return np.ascontiguousarray(tensor.numpy())
-
-
-def _epoch(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match else -1

@@ -21,9 +21,9 @@ from ppcls.data.images import find_images
 from ppcls.deploy.export import KIND, export_model
 from ppcls.engine import report
 from ppcls.engine.callbacks import shown
-from ppcls.engine.checkpoint import BEST, CONFIG_COPY
 from ppcls.engine.inference import answers
 from ppcls.engine.parts import Parts, argument_of
+from ppcls.engine.run_directory import BEST, CONFIG_COPY
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.utils import dist
 from ppcls.utils.device import select_device

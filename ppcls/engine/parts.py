@@ -21,9 +21,10 @@ from ppcls.config.schema import LoaderSettings, OptimizerSettings
 from ppcls.data.loader import Loader
 from ppcls.data.sampler import sample_rng
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Progress, Record, SaveCheckpoint, VisualDLScalars
-from ppcls.engine.checkpoint import JSON_LINES, Checkpointer, MovingParts
+from ppcls.engine.checkpoint import Checkpointer, MovingParts
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.precision import Precision
+from ppcls.engine.run_directory import JSON_LINES
 from ppcls.loss import CombinedLoss, build_loss
 from ppcls.metric import CombinedMetric
 from ppcls.optimizer import Schedule, build_optimizer, build_schedule

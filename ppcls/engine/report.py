@@ -13,8 +13,8 @@ from typing import Any
 from ppcls.config import RunConfig
 from ppcls.data.images import find_images
 from ppcls.data.loader import Loader
-from ppcls.engine.checkpoint import BEST, CONFIG_COPY, checkpoints_in
 from ppcls.engine.parts import Parts
+from ppcls.engine.run_directory import BEST, CONFIG_COPY, checkpoints_in
 from ppcls.engine.trainer import TrainState
 from ppcls.utils import dist
 from ppcls.utils.errors import DataError

@@ -48,9 +48,14 @@ def run(main: Callable[[], None]) -> NoReturn:
 
 def config_arguments(description: str, example: str) -> argparse.Namespace:
     """Parse what every verb takes: ``-c FILE`` and any number of ``-o key.path=value``."""
+    return config_parser(description, f"example:\n  {example}").parse_args()
+
+
+def config_parser(description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser for ``-c FILE`` and any number of ``-o key.path=value``, to which more may be added."""
     parser = argparse.ArgumentParser(
         description=description,
-        epilog=f"example:\n  {example}",
+        epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the experiment's YAML file")
@@ -63,4 +68,4 @@ def config_arguments(description: str, example: str) -> argparse.Namespace:
         help="set one value of the file, such as -o Global.epochs=3 or -o DataLoader.Train.sampler.batch_size=8; "
         "the value is read as YAML, list items are named by number; may be given many times",
     )
-    return parser.parse_args()
+    return parser

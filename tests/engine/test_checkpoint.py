@@ -14,9 +14,10 @@ import toys
 from paddle import nn
 from safetensors.numpy import load_file
 
-from ppcls.engine.checkpoint import Checkpointer, MovingParts, newest_valid
+from ppcls.engine.checkpoint import Checkpointer, MovingParts
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.precision import Precision
+from ppcls.engine.run_directory import newest_valid
 from ppcls.engine.trainer import TrainState
 from ppcls.optimizer.schedule import Piecewise
 from ppcls.utils.errors import ConfigError, StorageError
