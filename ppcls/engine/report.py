@@ -36,8 +36,8 @@ def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
         dataset = loader.dataset
         logger.info("%-8s %s images of %d classes", split.lower(), f"{len(dataset):,}", dataset.num_classes)
         largest = len(dataset.class_counts) - 1
-        if parts.class_num is not None and largest < parts.class_num - 1:
-            logger.warning("Arch.class_num is %d, but the labels of %s end at %d", parts.class_num, split, largest)
+        if split == "Train" and parts.class_num is not None and largest < parts.class_num - 1:
+            logger.warning("Arch.class_num is %d, but the training labels end at %d", parts.class_num, largest)
     processes = dist.world_size()
     batch = parts.train_loader.batch_size
     logger.info("device   %s, %s", device, _counted(processes, "process", "processes"))

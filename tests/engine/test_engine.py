@@ -196,3 +196,8 @@ def test_every_line_of_the_record_is_json_with_its_event(toy_engine, tmp_path):
     assert [line["event"] for line in lines] == each_epoch * 2
     keys = {"epoch", "batch", "step", "lr", "CELoss", "loss", "top1", "batch_cost", "reader_cost", "ips", "eta_seconds"}
     assert keys <= set(lines[0])
+
+
+def test_a_class_that_no_training_label_reaches_is_warned_about(toy_engine, capfd):
+    toy_engine("Arch.class_num=7").train()
+    assert "Arch.class_num is 7, but the training labels end at 3" in capfd.readouterr().out
