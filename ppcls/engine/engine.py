@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -30,7 +31,7 @@ from ppcls.utils.device import select_device
 from ppcls.utils.errors import ConfigError, NumericsError, StorageError
 from ppcls.utils.logger import logger, start_logging
 from ppcls.utils.seed import seed_everything
-from ppcls.utils.storage import ensure_writable, require_replaceable
+from ppcls.utils.storage import ensure_writable, held, require_replaceable
 
 
 class Engine:
@@ -64,9 +65,13 @@ class Engine:
         Raises:
             PpclsError: whatever stands in the way, each kind with its exit code.
         """
+        ensure_writable(self.parts.output_dir)
+        with held(self.parts.output_dir) if dist.is_main() else nullcontext():
+            self._start_log("train.log")
+            return self._train()
+
+    def _train(self) -> TrainState:
         settings, parts = self.settings, self.parts
-        ensure_writable(parts.output_dir)
-        self._start_log("train.log")
         loaders = {"Train": parts.train_loader}
         if settings.eval_during_train:
             loaders["Eval"] = parts.eval_loader

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 from ppcls.utils.errors import StorageError
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 
 
 @contextmanager
@@ -74,6 +76,21 @@ def _listed_files(directory: Path, kind: str) -> set[str]:
         return set(manifest["files"]) if manifest["kind"] == kind else set()
     except (OSError, ValueError, KeyError, TypeError):
         return set()
+
+
+@contextmanager
+def held(directory: str | os.PathLike) -> Iterator[None]:
+    """Keep other runs from writing to a directory until the block ends; the system lets go of it when a run dies.
+
+    Raises:
+        StorageError: another run holds it.
+    """
+    with open(Path(directory) / LOCK, "wb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(f"{directory}: another run is writing there; wait for it, or choose another") from None
+        yield
 
 
 def verify(directory: str | os.PathLike) -> dict:

@@ -5,6 +5,8 @@ import numpy as np
 import pytest
 import toys
 
+from ppcls.utils.storage import held
+
 CONFIG, DATA, NUMERICS, STORAGE = 2, 3, 4, 5
 
 
@@ -198,6 +200,12 @@ def test_answers_that_cannot_be_stored(tool, run_folder):
 )
 def test_a_part_that_cannot_be_built_is_one_line(refused, override, message):
     assert message in refused("train", CONFIG, override)
+
+
+def test_a_directory_that_another_run_writes_to(refused, run_folder):
+    with held(run_folder / "output"):
+        message = refused("train", STORAGE)
+    assert message.startswith(f"{run_folder}/output: another run is writing there")
 
 
 @pytest.mark.parametrize("verb", ["eval", "infer"])

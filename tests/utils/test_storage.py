@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from ppcls.utils.errors import StorageError
-from ppcls.utils.storage import ensure_writable, published, remove, require_replaceable, sha256, verify
+from ppcls.utils.storage import ensure_writable, held, published, remove, require_replaceable, sha256, verify
 
 
 def write(final, **files):
@@ -208,3 +211,22 @@ def test_only_the_same_kind_of_directory_is_replaced(tmp_path):
     with pytest.raises(StorageError, match="holds weights, which would be lost"):
         require_replaceable(tmp_path / "model", "deployed model")
     require_replaceable(tmp_path / "model", "checkpoint")
+
+
+def test_a_held_directory_is_free_again_after_its_run(tmp_path):
+    with held(tmp_path), pytest.raises(StorageError, match="another run is writing there"), held(tmp_path):
+        pass
+    with held(tmp_path):
+        pass
+
+
+def test_a_run_that_was_killed_holds_nothing(tmp_path):
+    hold = (
+        "import sys, os; from ppcls.utils.storage import held; held(sys.argv[1]).__enter__()\n"
+    hold += "os.kill(os.getpid(), 9)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    killed = subprocess.run([sys.executable, "-c", hold, str(tmp_path)], cwd=root, check=False)
+    assert killed.returncode == -9
+    with held(tmp_path):
+        pass
