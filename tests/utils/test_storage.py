@@ -221,10 +221,7 @@ def test_a_held_directory_is_free_again_after_its_run(tmp_path):
 
 
 def test_a_run_that_was_killed_holds_nothing(tmp_path):
-    hold = (
-        "import sys, os; from ppcls.utils.storage import held; held(sys.argv[1]).__enter__()\n"
-    hold += "os.kill(os.getpid(), 9)"
-    )
+    hold = "import os, sys; from ppcls.utils.storage import held\nwith held(sys.argv[1]): os.kill(os.getpid(), 9)"
     root = Path(__file__).resolve().parents[2]
     killed = subprocess.run([sys.executable, "-c", hold, str(tmp_path)], cwd=root, check=False)
     assert killed.returncode == -9
