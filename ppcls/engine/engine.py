@@ -74,7 +74,7 @@ class Engine:
         settings, parts = self.settings, self.parts
         loaders = {"Train": parts.train_loader}
         if settings.eval_during_train:
-            loaders["Eval"] = parts.eval_loader
+            loaders["Eval"], _ = parts.eval_loader, parts.eval_loss
         report.log_start(parts, self.device, loaders)
         ema = parts.ema  # a copy of the weights before O2 makes them small
         parts.precision.prepare(parts.model, parts.optimizer)

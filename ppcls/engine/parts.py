@@ -86,7 +86,12 @@ class Parts:
         """What evaluation reports beside its metrics."""
         items = self.config.Loss.Eval if self.config.Loss else None
         with _blamed_on(self.config.call, "Loss.Eval"):
-            return None if items is None else build_loss(items)
+            loss = None if items is None else build_loss(items)
+            for part in loss.losses if loss else ():
+                if getattr(part, "reduction", "mean") != "mean":
+                    name, reduction = type(part).__name__, part.reduction
+                    raise ValueError(f"{name}: reduction {reduction} would depend on the batch size; use mean")
+            return loss
 
     @functools.cached_property
     def train_metric(self) -> CombinedMetric | None:

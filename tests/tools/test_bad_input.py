@@ -191,6 +191,7 @@ def test_answers_that_cannot_be_stored(tool, run_folder):
         ("Metric.Eval=[]", "Metric.Eval: the list of metrics is empty"),
         ("Metric.Eval=[{TopkAcc: {topk: 1}}, {TopkAcc: {topk: 1}}]", "Metric.Eval: two metrics report top1"),
         ("Loss.Train.0.CELoss.reduction=none", "Loss.Train: CELoss: reduction none gives no single value"),
+        ("Loss.Eval.0.CELoss.reduction=sum", "Loss.Eval: CELoss: reduction sum would depend on the batch size"),
         ("Optimizer.lr=-0.1", "Optimizer.lr: expected at least 0; got -0.1"),
         (
             "DataLoader.Train.dataset.batch_transform_ops=[]",
