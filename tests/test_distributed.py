@@ -73,6 +73,17 @@ def test_evaluation_on_two_processes_equals_that_on_one(trained):
     assert float(together["CELoss"]) == pytest.approx(float(single["CELoss"]), abs=2e-5)
 
 
+def test_a_process_without_any_image_takes_part_in_the_evaluation(trained, tmp_path):
+    output, _ = trained
+    (tmp_path / "one.txt").write_text("images/3/0003.png 3\n")
+    settings = [f"Global.pretrained_model={output}/epoch_1", "Global.device=cpu"]
+    settings += [f"Global.output_dir={tmp_path}", f"DataLoader.Eval.dataset.cls_label_path={tmp_path}/one.txt"]
+    overrides = [word for setting in settings for word in ("-o", setting)]
+    finished = launch(tmp_path / "log", ["--nproc_per_node", "2"], "eval", "-c", CONFIG, *overrides)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    assert figures(finished.stdout + finished.stderr)["num_samples"] == "1"
+
+
 def test_the_checkpoint_of_two_processes_is_one(trained):
     output, _ = trained
     assert json.loads((output / "epoch_1" / "state.json").read_text())["step"] == 6
@@ -90,7 +101,7 @@ def test_paddleclas_command_on_a_machine_without_gpus_says_which_devices_there_a
         CUDA_VISIBLE_DEVICES="0,1,2,3",
     )
     assert finished.returncode == 2
-    for rank in range(4):
-        log = (tmp_path / f"workerlog.{rank}").read_text().splitlines()
-        said = [line for line in log if "ccache" not in line and "warnings.warn" not in line]
-        assert said == ["Global.device: 'gpu' is not on this machine; there is cpu"]
+    logs = [(tmp_path / f"workerlog.{rank}").read_text() for rank in range(4)]
+    # The first process to say it ends the others, some of them before they could.
+    assert any(log.splitlines()[-1:] == ["Global.device: 'gpu' is not on this machine; there is cpu"] for log in logs)
+    assert not any("Traceback (most recent call last)" in log for log in logs)

@@ -105,7 +105,7 @@ class Engine:
     def eval(self) -> dict[str, float]:
         """Evaluate ``Global.pretrained_model`` on ``DataLoader.Eval``; the figures by name."""
         self._start_log("eval.log")
-        assert self.parts.eval_loader  # before the model: its labels are checked
+        _ = self.parts.eval_loader  # before the model: its labels are checked
         self._require_trained("evaluated")
         metrics = self.parts.evaluate()
         logger.info("[Eval][Avg] %s", shown(metrics))
@@ -179,7 +179,7 @@ class Engine:
                 f"Global.pretrained_model: not given, so an untrained model would be {verb}; "
                 f"name the weights, such as -o Global.pretrained_model={best}"
             )
-        assert self.parts.model
+        _ = self.parts.model  # building it loads the weights
         loaded = self.parts.loaded
         if loaded and (loaded.missing or loaded.wrong_shape):
             raise StorageError(
