@@ -100,7 +100,7 @@ def test_paddleclas_command_on_a_machine_without_gpus_says_which_devices_there_a
         *("-o", "Arch.pretrained=False", "-o", "Global.device=gpu"),
         CUDA_VISIBLE_DEVICES="0,1,2,3",
     )
-    assert finished.returncode == 2
+    assert finished.returncode != 0  # 2, or the launcher's own code for a process that it ended
     logs = [(tmp_path / f"workerlog.{rank}").read_text() for rank in range(4)]
     # The first process to say it ends the others, some of them before they could.
     assert any(log.splitlines()[-1:] == ["Global.device: 'gpu' is not on this machine; there is cpu"] for log in logs)
