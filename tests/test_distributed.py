@@ -104,4 +104,5 @@ def test_paddleclas_command_on_a_machine_without_gpus_says_which_devices_there_a
     logs = [(tmp_path / f"workerlog.{rank}").read_text() for rank in range(4)]
     # The first process to say it ends the others, some of them before they could.
     assert any(log.splitlines()[-1:] == ["Global.device: 'gpu' is not on this machine; there is cpu"] for log in logs)
-    assert not any("Traceback (most recent call last)" in log for log in logs)
+    # Paddle writes a stack of C++ when the launcher ends a process; one of Python would be ours.
+    assert not any("Traceback (most recent call last):\n  File" in log for log in logs)
