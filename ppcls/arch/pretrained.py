@@ -3,12 +3,8 @@
 
 from __future__ import annotations
 
-import collections
 import logging
-import math
 import os
-import pickle
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +16,7 @@ import safetensors
 from ppcls.utils.download import fetch, is_url, without_secrets
 from ppcls.utils.errors import StorageError
 from ppcls.utils.storage import verify
+from ppcls.utils.unpickle import load_arrays
 
 logger = logging.getLogger(__name__)
 
@@ -32,21 +29,6 @@ _ENDINGS = (".safetensors", ".pdparams")
 # Keys that `paddle.save` adds to a state dict: names of internal parameters, and how it cut up very large arrays.
 _NAME_TABLE = "StructuredToParameterName@@"
 _SLICE_TABLE = "UnpackBigParamInfor@@"
-# What reading a damaged or hostile pickle may raise, besides the UnpicklingError of the refusals below.
-_BAD_PICKLE = (
-    pickle.UnpicklingError,
-    ArithmeticError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    struct.error,
-)
 _SAFETENSORS_DTYPES = {
     "BOOL": "?",
     "I8": "<i1",
@@ -234,16 +216,15 @@ def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
 def _read_pdparams(path: Path) -> dict[str, np.ndarray]:
     try:
         with open(path, "rb") as file:
-            stored = _WeightsUnpickler(file, encoding="latin1").load()
-        return _weights_of(stored)
-    except _BAD_PICKLE as error:
+            return _weights_of(load_arrays(file))
+    except (OSError, LookupError, TypeError, ValueError) as error:
         reason = _one_line(error) or type(error).__name__
         raise StorageError(f"{path}: cannot be read as weights saved by paddle.save ({reason})") from error
 
 
 def _weights_of(stored: Any) -> dict[str, np.ndarray]:
     if not isinstance(stored, dict):
-        raise pickle.UnpicklingError(f"it holds a {type(stored).__name__}, not a state dict")
+        raise ValueError(f"it holds a {type(stored).__name__}, not a state dict")
     weights = {}
     for name, value in stored.items():
         if name in (_NAME_TABLE, _SLICE_TABLE):
@@ -251,113 +232,14 @@ def _weights_of(stored: Any) -> dict[str, np.ndarray]:
         # `paddle.save` writes a tensor that is not in a model's own state dict as (internal name, array).
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str):
             value = value[1]
-        if not isinstance(name, str) or not isinstance(value, _Array) or value.array is None:
-            raise pickle.UnpicklingError(f"its entry {name!r:.80} is not a weight")
-        weights[name] = value.array
+        if not isinstance(name, str) or not isinstance(value, np.ndarray):
+            raise ValueError(f"its entry {name!r:.80} is not a weight")
+        weights[name] = value
     # Below protocol 4, `paddle.save` cuts arrays of 1 GiB and more into flat slices.
     for name, info in stored.get(_SLICE_TABLE, {}).items():
         parts = [weights.pop(part) for part in info["slices"]]
         weights[name] = np.concatenate(parts).reshape(info["OriginShape"])
     return weights
-
-
-class _StandIn:
-    """Base of what a pickle gets in place of the NumPy callables it names, so that none of those is ever called."""
-
-    def __setstate__(self, state: Any = None) -> None:
-        # Also reached when a pickle tries to set attributes of the class itself (the BUILD opcode on a global).
-        raise pickle.UnpicklingError("it sets the state of something that has none")
-
-
-class _DType(_StandIn):
-    """Stands in for ``numpy.dtype``: a plain number type, remembered by its code."""
-
-    codes = frozenset(["b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"])
-
-    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
-        if code not in self.codes:
-            raise pickle.UnpicklingError(f"it has an array of type {code!r:.40}, which is not a number type")
-        self.code = code
-        self.order = "<"
-
-    def __setstate__(self, state: Any = None) -> None:
-        if state[1] not in ("<", ">", "|", "="):
-            raise pickle.UnpicklingError(f"it has an array of byte order {state[1]!r:.40}")
-        self.order = state[1]
-
-
-class _Array(_StandIn):
-    """Stands in for ``numpy.ndarray``: its state becomes ``array`` once the size of the data is right."""
-
-    array: np.ndarray | None = None
-
-    def __setstate__(self, state: Any = None) -> None:
-        _, shape, dtype, is_fortran, data = state
-        if not isinstance(dtype, _DType) or not all(type(length) is int and length >= 0 for length in shape):
-            raise pickle.UnpicklingError("it has an array without a proper type or shape")
-        if isinstance(data, str):
-            data = data.encode("latin1")  # written by Python 2
-        array = np.frombuffer(data, dtype.order + dtype.code)
-        if array.size != math.prod(shape):
-            raise pickle.UnpicklingError(f"it has an array of shape {list(shape)} with data for {array.size} values")
-        self.array = array.astype(array.dtype.newbyteorder("="), copy=False).reshape(
-            shape, order="CF"[bool(is_fortran)]
-        )
-
-
-class _Reconstruct(_StandIn):
-    """Stands in for ``numpy.core.multiarray._reconstruct``, which makes the array whose state follows."""
-
-    def __new__(cls, kind: Any, shape: Any, code: Any) -> Any:
-        """Return an array without contents, of the one kind that is allowed."""
-        if kind is not _Array:
-            raise pickle.UnpicklingError("it has an array of an unknown kind")
-        return _Array()
-
-
-class _Encode(_StandIn):
-    """Stands in for ``_codecs.encode``, which protocol 2 uses to spell bytes."""
-
-    def __new__(cls, text: str, encoding: str) -> Any:
-        """Return the bytes that the text spells."""
-        if encoding != "latin1":
-            raise pickle.UnpicklingError(f"it asks for the codec {encoding!r:.40}")
-        return text.encode("latin1")
-
-
-class _NoBytes(_StandIn):
-    """Stands in for ``bytes``, which protocol 2 calls for the data of an array without elements."""
-
-    def __new__(cls) -> Any:
-        """Return no bytes; an argument, such as a length, is refused."""
-        return b""
-
-
-class _WeightsUnpickler(pickle.Unpickler):
-    """Reads what `paddle.save` writes for a state dict (protocols 2 to 4) and refuses every other global."""
-
-    allowed = {
-        ("builtins", "tuple"): tuple,
-        ("__builtin__", "tuple"): tuple,
-        ("builtins", "bytes"): _NoBytes,
-        ("__builtin__", "bytes"): _NoBytes,
-        ("collections", "OrderedDict"): collections.OrderedDict,
-        ("_codecs", "encode"): _Encode,
-        ("numpy", "dtype"): _DType,
-        ("numpy", "ndarray"): _Array,
-        ("numpy.core.multiarray", "_reconstruct"): _Reconstruct,
-        ("numpy._core.multiarray", "_reconstruct"): _Reconstruct,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for an allowed global.
-
-        Raises:
-            pickle.UnpicklingError: it is not on the list; names it.
-        """
-        if (module, name) not in self.allowed:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not part of a weight file; not run")
-        return self.allowed[module, name]
 
 
 def _converted(array: np.ndarray, parameter: paddle.Tensor, where: str) -> Any:
