@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data path; importing this package registers its data sets, samplers, transforms and postprocesses."""
 
-from ppcls.data.dataset import ClsDataset, ImageNetDataset
+from ppcls.data.cifar import Cifar10, Cifar100
+from ppcls.data.image_folder import ImageFolder
+from ppcls.data.list_file import ClsDataset, ImageNetDataset
 from ppcls.data.loader import Loader
 from ppcls.data.postprocess import Topk
 from ppcls.data.sampler import BatchSampler, DistributedBatchSampler, sample_rng
@@ -9,8 +11,11 @@ from ppcls.data.transforms import Transform, decode_image
 
 __all__ = [
     "BatchSampler",
+    "Cifar10",
+    "Cifar100",
     "ClsDataset",
     "DistributedBatchSampler",
+    "ImageFolder",
     "ImageNetDataset",
     "Loader",
     "Topk",

@@ -1,64 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets that a list file describes: one line per image."""
+"""What all data sets have in common: labels, and how a stored image becomes what the model takes."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from typing import Annotated
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ppcls.config.registry import DATASETS, TRANSFORMS
 from ppcls.data.transforms import functional
 from ppcls.data.transforms.decode import DecodeImage
 from ppcls.data.transforms.tensor import ToCHWImage
 from ppcls.utils.errors import DataError
 
 MAX_PROBLEMS = 5
-"""How many bad lines of a list file a message shows; it counts the others."""
+"""How many problems of a data set a message shows; it counts the others."""
 
 
-@DATASETS.register
-class ImageNetDataset:
-    """Images and class numbers from a list file with lines ``path<delimiter>label``.
-
-    Blank lines are skipped; a byte-order mark and Windows line ends are accepted. Nothing but the
-    list file is read before the first image is asked for.
+class ImageDataset:
+    """Images with one label each; a kind of data set says how an image is read.
 
     Args:
-        image_root: folder that the paths in the list start from.
-        cls_label_path: the list file, UTF-8.
+        labels: int64 [N], from 0 on.
         transform_ops: operations, applied in this order.
-        delimiter: what stands between path and label; None means white space. The last one in the
-            line counts, so a path may contain it.
-        relabel: replace the labels, sorted, by 0, 1, 2, ...
-
-    Raises:
-        DataError: the list file is missing, empty or has bad lines; names file, line and value.
-
-    YAML::
-
-        - ImageNetDataset:
-            image_root: ./dataset/ILSVRC2012/
-            cls_label_path: ./dataset/ILSVRC2012/train_list.txt
+        class_names: the names of the labels, where the data set knows them.
     """
 
     def __init__(
         self,
-        image_root: str,
-        cls_label_path: str,
-        transform_ops: Annotated[list[Callable], TRANSFORMS] | None = None,
-        delimiter: str | None = None,
-        relabel: bool = False,
+        labels: np.ndarray,
+        transform_ops: Sequence[Callable] | None = None,
+        class_names: Sequence[str] | None = None,
     ) -> None:
-        self.image_root = image_root
-        self.cls_label_path = cls_label_path
+        self.labels = labels
         self.transform_ops = list(transform_ops or [])
-        self.paths, self.labels, self.lines = _load_list(cls_label_path, delimiter)
-        if relabel:
-            # PaddleClas: the new numbers follow Python's set order; here they follow the old labels.
-            self.labels = np.unique(self.labels, return_inverse=True)[1].astype(np.int64)
+        self.class_names = None if class_names is None else list(class_names)
         first = self.transform_ops[0] if self.transform_ops else None
         self._decodes = isinstance(first, DecodeImage)
         self._channel_first = any(
@@ -66,11 +41,24 @@ class ImageNetDataset:
             for op in self.transform_ops
         )
 
-    def __len__(self) -> int:
-        return len(self.paths)
+    def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
+        """Return an image as it is stored, a file's bytes or uint8 [H, W, 3] in RGB, and its label.
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.cls_label_path!r}, {len(self)} images, {self.num_classes} classes)"
+        Raises:
+            DataError: it cannot be read; names it.
+        """
+        raise NotImplementedError
+
+    def where(self, index: int) -> str:
+        """Return the place that says which label an image has."""
+        raise NotImplementedError
+
+    def named(self, index: int, problem: str) -> str:
+        """Return a problem with an image and the place where it is found."""
+        return f"{self.where(index)}: {problem}"
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     @property
     def num_classes(self) -> int:
@@ -86,129 +74,114 @@ class ImageNetDataset:
         """Hold the labels against the number of classes that the model has.
 
         Raises:
-            DataError: a label is not within ``0..class_num - 1``; names file, line, value and what to do.
+            DataError: a label is not within ``0..class_num - 1``; names the place, the value and what to do.
         """
         outside = np.flatnonzero(self.labels >= class_num)
         if len(outside):
             problems = [
-                f"{self._where(index)}: label {self.labels[index]} is outside 0..{class_num - 1} "
+                f"{self.where(index)}: label {self.labels[index]} is outside 0..{class_num - 1} "
                 f"(Arch.class_num is {class_num})"
                 for index in outside[:MAX_PROBLEMS]
             ]
-            advice = f"set Arch.class_num to {int(self.labels.max()) + 1}, mend the list, or set relabel to True"
-            raise DataError(_joined(problems, len(outside), advice))
+            raise DataError(joined(problems, len(outside), self._advice()))
 
-    def read(self, index: int) -> tuple[bytes, int]:
-        """Return an image file's bytes and its label.
+    def _advice(self) -> str:
+        return f"set Arch.class_num to {int(self.labels.max()) + 1}"
+
+    def use_class_names(self, names: Sequence[str]) -> None:
+        """Number the classes as another data set or a trained model does; nothing where no names are known.
 
         Raises:
-            DataError: the file cannot be read; names it and its line in the list file.
+            DataError: a class is not among the names.
         """
-        try:
-            return functional.read_file(self._path(index)), int(self.labels[index])
-        except DataError as error:
-            raise DataError(f"{error}; listed in {self._where(index)}") from error
+        if self.class_names is None or self.class_names == list(names):
+            return
+        numbers = {name: number for number, name in enumerate(names)}
+        foreign = [name for name in self.class_names if name not in numbers]
+        if foreign:
+            raise DataError(
+                f"{self.where(0)}: the class {foreign[0]!r} ({len(foreign)} such) is not one of the {len(names)} that "
+                f"the model is trained on ({', '.join(names[:3])}, ...); remove it, or train with it"
+            )
+        self.labels = np.array([numbers[name] for name in self.class_names], np.int64)[self.labels]
+        self.class_names = list(names)
 
     def sample(self, index: int, rng: np.random.Generator | None = None) -> tuple[np.ndarray, int]:
         """Return an image, transformed, as [C, H, W], and its label.
 
         Args:
-            index: position in the list.
+            index: position in the data set.
             rng: where the random operations draw from.
 
         Raises:
-            DataError: the image is missing, damaged or does not suit the operations; names it and
-                its line in the list file.
+            DataError: the image is missing, damaged or does not suit the operations; names it.
         """
         image, label = self.read(index)
         try:
-            if not self._decodes:
+            if not self._decodes and not isinstance(image, np.ndarray):
                 image = functional.decode_image(image)
             for op in self.transform_ops:
                 image = op(image, rng)
         except (DataError, ValueError) as error:
-            reason = str(error).removeprefix("image: ")
-            raise DataError(f"{self._path(index)}: {reason}; listed in {self._where(index)}") from error
+            raise DataError(self.named(index, str(error).removeprefix("image: "))) from error
         return (image if self._channel_first else image.transpose(2, 0, 1)), label
 
-    def example_paths(self, count: int) -> list[str]:
-        """Return the paths of a few images, spread evenly over the list."""
+    def examples(self, count: int) -> list[bytes | np.ndarray]:
+        """Return a few images as `read` gives them, spread evenly over the data set.
+
+        Raises:
+            DataError: one cannot be read; names it.
+        """
         indices = np.unique(np.linspace(0, len(self) - 1, count).astype(int))
-        return [self._path(index) for index in indices]
-
-    def _path(self, index: int) -> str:
-        return os.path.join(self.image_root, self.paths[index])
-
-    def _where(self, index: int) -> str:
-        return f"{self.cls_label_path}:{self.lines[index]}"
+        return [self.read(int(index))[0] for index in indices]
 
 
-@DATASETS.register
-class ClsDataset(ImageNetDataset):
-    """`ImageNetDataset` under the other name that PaddleClas has for it.
+class FileDataset(ImageDataset):
+    """A data set in which each image is a file.
 
-    YAML::
-
-        - ClsDataset: {image_root: ./dataset/digits/, cls_label_path: ./dataset/digits/train_list.txt}
+    Args:
+        paths: where the files are, as `path` takes them.
+        labels: int64 [N], from 0 on.
+        transform_ops: operations, applied in this order.
+        class_names: the names of the labels, where the data set knows them.
     """
 
+    def __init__(
+        self,
+        paths: list[str],
+        labels: np.ndarray,
+        transform_ops: Sequence[Callable] | None = None,
+        class_names: Sequence[str] | None = None,
+    ) -> None:
+        super().__init__(labels, transform_ops, class_names)
+        self.paths = paths
 
-def _load_list(path: str, delimiter: str | None) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """Return the paths, labels (int64) and line numbers (int32, from 1) of a list file."""
-    text = _load_text(path)
-    expected = f"expected: path{delimiter or ' '}label, the label a whole number from 0 on"
-    paths: list[str] = []
-    labels: list[int] = []
-    lines: list[int] = []
-    problems: list[str] = []
-    num_problems = 0
-    for number, line in enumerate(text.split("\n"), 1):
-        line = line.strip()
-        if not line:
-            continue
-        fields = line.rsplit(delimiter, 1)
-        problem = None
-        if len(fields) < 2:
-            problem = f"{path}:{number}: no label in {line!r}"
-        else:
-            try:
-                label = int(fields[1])
-            except ValueError:
-                problem = f"{path}:{number}: label {fields[1]!r} is not a whole number"
-            else:
-                if label < 0:
-                    problem = f"{path}:{number}: label {label} is negative"
-                elif label > np.iinfo(np.int64).max:
-                    problem = f"{path}:{number}: label {label} is too large"
-        if problem is None:
-            paths.append(fields[0].strip())
-            labels.append(label)
-            lines.append(number)
-        else:
-            num_problems += 1
-            if num_problems <= MAX_PROBLEMS:
-                problems.append(problem)
-    if problems:
-        raise DataError(_joined(problems, num_problems, expected))
-    if not paths:
-        raise DataError(f"{path}: the list is empty; {expected}")
-    return paths, np.array(labels, np.int64), np.array(lines, np.int32)
+    def path(self, index: int) -> str:
+        """Return where an image's file is."""
+        return self.paths[index]
+
+    def where(self, index: int) -> str:
+        """Return the image's path."""
+        return self.path(index)
+
+    def read(self, index: int) -> tuple[bytes, int]:
+        """Return an image file's bytes and its label.
+
+        Raises:
+            DataError: the file cannot be read; names it.
+        """
+        try:
+            return functional.read_file(self.path(index)), int(self.labels[index])
+        except DataError as error:
+            raise DataError(self.named(index, str(error).removeprefix(f"{self.path(index)}: "))) from error
+
+    def example_paths(self, count: int) -> list[str]:
+        """Return the paths of a few images, spread evenly over the data set."""
+        indices = np.unique(np.linspace(0, len(self) - 1, count).astype(int))
+        return [self.path(index) for index in indices]
 
 
-def _load_text(path: str) -> str:
-    data = b""
-    try:
-        data = functional.read_file(path)
-        return data.decode("utf-8-sig")
-    except DataError as error:
-        here = "" if os.path.isabs(path) else f"; paths start from the folder where the command runs, {os.getcwd()}"
-        raise DataError(f"cls_label_path: {error}{here}") from error
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8; store the list file as UTF-8") from error
-
-
-def _joined(problems: list[str], num_problems: int, advice: str) -> str:
+def joined(problems: list[str], num_problems: int, advice: str) -> str:
     """Return one message: the problems, how many more there are, and what to do."""
     more = num_problems - len(problems)
     lines = problems + ([f"and {more} more lines like these"] if more else [])

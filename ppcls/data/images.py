@@ -60,15 +60,28 @@ def load_image(path: str, transforms: Sequence[Any]) -> np.ndarray:
     Raises:
         DataError: it cannot be read, or does not suit the transforms; names it.
     """
+    return transform_image(functional.read_file(path), transforms, path)
+
+
+def transform_image(image: bytes | np.ndarray, transforms: Sequence[Any], name: str) -> np.ndarray:
+    """One image through the transforms, as the model wants it: float32 [C, H, W].
+
+    Args:
+        image: a file's bytes, or uint8 [H, W, 3] in the order R, G, B.
+        transforms: the operations; one that decodes may be left out.
+        name: what messages call the image.
+
+    Raises:
+        DataError: it does not suit the transforms.
+    """
     try:
-        image: Any = functional.read_file(path)
-        if not (transforms and isinstance(transforms[0], DecodeImage)):
+        if not isinstance(image, np.ndarray) and not (transforms and isinstance(transforms[0], DecodeImage)):
             image = functional.decode_image(image)
         for transform in transforms:
             image = transform(image)
     except (DataError, ValueError) as error:
         reason = str(error).removeprefix("image: ")
-        raise DataError(reason if reason.startswith(path) else f"{path}: {reason}") from error
+        raise DataError(reason if reason.startswith(name) else f"{name}: {reason}") from error
     if image.ndim != 3 or image.dtype != np.float32:
-        raise DataError(f"{path}: the transforms end in {image.dtype} {list(image.shape)}, not in float32 [C, H, W]")
+        raise DataError(f"{name}: the transforms end in {image.dtype} {list(image.shape)}, not in float32 [C, H, W]")
     return image

@@ -9,7 +9,7 @@ import stat
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageEnhance
 
 from ppcls.utils.errors import DataError
 
@@ -40,6 +40,15 @@ INTERPOLATIONS = {
 
 DEFAULT_INTERPOLATION = "bilinear"
 """How either engine scales when YAML names no interpolation."""
+
+
+BORDERS = {
+    "constant": cv2.BORDER_CONSTANT,
+    "edge": cv2.BORDER_REPLICATE,
+    "reflect": cv2.BORDER_REFLECT_101,
+    "symmetric": cv2.BORDER_REFLECT,
+}
+"""What may stand beyond an image's edge, by the names that YAML uses."""
 
 
 def decode_image(source: bytes | str | os.PathLike, name: str | None = None) -> np.ndarray:
@@ -133,3 +142,39 @@ def flip(image: np.ndarray, code: int) -> np.ndarray:
 def normalize(image: np.ndarray, scale: np.float32, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Return ``(image * scale - mean) / std``, every step in float32; mean and std broadcast."""
     return (image.astype(np.float32) * scale - mean) / std
+
+
+def pad(image: np.ndarray, width: int, mode: str, fill: int) -> np.ndarray:
+    """Return the image with a border of ``width`` pixels; ``mode`` is a key of ``BORDERS``, of which one fills."""
+    return cv2.copyMakeBorder(image, width, width, width, width, BORDERS[mode], value=(fill, fill, fill))
+
+
+def change_brightness(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return uint8 RGB ``image * factor``, cut off at 255; 0 is black, 1 the image itself."""
+    return np.asarray(ImageEnhance.Brightness(Image.fromarray(image)).enhance(factor))
+
+
+def change_contrast(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return uint8 RGB between its mean grey (0) and itself (1), or beyond itself (above 1)."""
+    return np.asarray(ImageEnhance.Contrast(Image.fromarray(image)).enhance(factor))
+
+
+def change_saturation(image: np.ndarray, factor: float) -> np.ndarray:
+    """Return uint8 RGB between its grey image (0) and itself (1), or beyond itself (above 1)."""
+    return np.asarray(ImageEnhance.Color(Image.fromarray(image)).enhance(factor))
+
+
+def turn_hue(image: np.ndarray, turn: float) -> np.ndarray:
+    """Return uint8 RGB with every hue moved by ``turn``, -0.5..0.5, of the colour circle, in steps of 1/256 of it."""
+    hue, saturation, value = Image.fromarray(image).convert("HSV").split()
+    turned = np.asarray(hue) + np.uint8(int(turn * 255) % 256)
+    return np.asarray(Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB"))
+
+
+COLOR_CHANGES = {
+    "brightness": change_brightness,
+    "contrast": change_contrast,
+    "saturation": change_saturation,
+    "hue": turn_hue,
+}
+"""What a colour operation's name does to an image, by a factor."""

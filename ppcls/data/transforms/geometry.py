@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the pixels go: resize, crop, flip."""
+"""Where the pixels go: resize, pad, flip."""
 
 from __future__ import annotations
 
-import math
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
-from ppcls.config.registry import TRANSFORMS
+from ppcls.config.registry import TRANSFORMS, Within
 from ppcls.data.transforms import functional
 from ppcls.data.transforms.transform import Transform
 
@@ -52,13 +51,13 @@ class ResizeImage(Transform):
             raise ValueError(f"give one of size and resize_short; got size={size} and resize_short={resize_short}")
         if resize_short is not None and resize_short < 1:
             raise ValueError(f"resize_short must be at least 1; got {resize_short}")
-        _check_interpolation(interpolation, backend)
+        check_interpolation(interpolation, backend)
         self.size = size
         self.resize_short = resize_short
         self.interpolation = interpolation
         self.backend = backend
         self.return_numpy = return_numpy
-        self._width_height = None if size is None else _width_height(size)
+        self._width_height = None if size is None else width_height(size)
 
     @property
     def is_random(self) -> bool:
@@ -67,7 +66,7 @@ class ResizeImage(Transform):
 
     def draw(self, rng: np.random.Generator, image: np.ndarray) -> str | None:
         """Return the interpolation for this image."""
-        return _draw_interpolation(rng, self.interpolation)
+        return draw_interpolation(rng, self.interpolation)
 
     def apply(self, image: np.ndarray, params: str | None) -> np.ndarray:
         """Return the scaled image."""
@@ -81,122 +80,45 @@ class ResizeImage(Transform):
 
 
 @TRANSFORMS.register
-class CropImage(Transform):
-    """Cut the middle out of the image.
+class Pad(Transform):
+    """Widen the image on all four sides.
 
     Args:
-        size: width and height in pixels: one number for a square, or the list [width, height].
+        padding: width of the border in pixels.
+        fill: value of the new pixels, 0..255, with ``constant``.
+        padding_mode: ``constant`` fills; ``edge`` repeats the outermost pixels; ``reflect`` mirrors the image at
+            its outermost pixels, ``symmetric`` beyond them.
+        backend: accepted for PaddleClas's files; both do the same.
 
     Raises:
-        ValueError: a size below 1; when called, an image smaller than the crop.
+        ValueError: a negative ``padding``, or a ``fill`` that no pixel can have.
 
     YAML::
 
-        - CropImage: {size: 224}
-    """
-
-    def __init__(self, size: int | list[int]) -> None:
-        self.size = size
-        self._width_height = _width_height(size)
-
-    def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
-        """Return the middle of the image as a view."""
-        crop_width, crop_height = self._width_height
-        height, width = image.shape[:2]
-        # PaddleClas: the start goes negative and an image of another size comes out.
-        if width < crop_width or height < crop_height:
-            raise ValueError(
-                f"CropImage cannot cut {crop_width} x {crop_height} (width x height) out of an image of "
-                f"{width} x {height}; put ResizeImage with a large enough resize_short before it"
-            )
-        return functional.crop(image, (height - crop_height) // 2, (width - crop_width) // 2, crop_height, crop_width)
-
-
-class CropParams(NamedTuple):
-    """The area that `RandCropImage` cuts out, in pixels, and how it is then scaled."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-    interpolation: str | None
-
-
-@TRANSFORMS.register
-class RandCropImage(Transform):
-    """Cut a random area out of the image and scale it to ``size`` (Inception's augmentation).
-
-    The area and the proportions are drawn once; an area that does not fit in those proportions is
-    made smaller until it does, so nothing is drawn again.
-
-    Args:
-        size: output width and height in pixels: one number for a square, or the list [width, height].
-        progress_size: for a training schedule that is not supported; leave it out.
-        scale: smallest and largest area, as fractions of the image; None means [0.08, 1.0].
-        ratio: smallest and largest width / height of the area; None means [3/4, 4/3].
-        interpolation: as in `ResizeImage`.
-        use_log_aspect: draw the logarithm of the ratio uniformly, so that wide and tall are as likely;
-            otherwise the ratio itself.
-        backend: as in `ResizeImage`.
-
-    Raises:
-        ValueError: a size below 1, ``scale`` not within 0..1, a ratio that is not positive, or ends
-            that are swapped.
-
-    YAML::
-
-        - RandCropImage: {size: 224, scale: [0.08, 1.0]}
+        - Pad: {padding: 4}
     """
 
     def __init__(
         self,
-        size: int | list[int],
-        progress_size: Literal[None] = None,
-        scale: list[float] | None = None,
-        ratio: list[float] | None = None,
-        interpolation: Interpolation | None = None,
-        use_log_aspect: bool = False,
-        backend: Literal["cv2", "pil"] = "cv2",
+        padding: Annotated[int, Within(0)],
+        fill: Annotated[int, Within(0, 255)] = 0,
+        padding_mode: Literal["constant", "edge", "reflect", "symmetric"] = "constant",
+        backend: Literal["cv2", "pil"] = "pil",
     ) -> None:
-        if progress_size is not None:
-            raise ValueError("progress_size is not supported; write the size to train at in size")
-        _check_interpolation(interpolation, backend)
-        self.size = size
-        self.scale = [0.08, 1.0] if scale is None else list(scale)
-        self.ratio = [3.0 / 4.0, 4.0 / 3.0] if ratio is None else list(ratio)
-        self.interpolation = interpolation
-        self.use_log_aspect = use_log_aspect
+        if padding < 0:
+            raise ValueError(f"padding must be 0 or more; got {padding}")
+        if not 0 <= fill <= 255:
+            raise ValueError(f"fill must be within 0..255; got {fill}")
+        if padding_mode not in functional.BORDERS:
+            raise ValueError(f"padding_mode must be one of {', '.join(functional.BORDERS)}; got {padding_mode!r}")
+        self.padding = padding
+        self.fill = fill
+        self.padding_mode = padding_mode
         self.backend = backend
-        self._width_height = _width_height(size)
-        if len(self.scale) != 2 or not 0.0 < self.scale[0] <= self.scale[1] <= 1.0:
-            raise ValueError(f"scale must be [smallest, largest] with 0 < smallest <= largest <= 1; got {self.scale}")
-        if len(self.ratio) != 2 or not 0.0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio must be [smallest, largest] with 0 < smallest <= largest; got {self.ratio}")
 
-    def draw(self, rng: np.random.Generator, image: np.ndarray) -> CropParams:
-        """Return an area inside the image; drawn in the order ratio, area, column, row."""
-        height, width = image.shape[:2]
-        if self.use_log_aspect:
-            ratio = math.exp(rng.uniform(math.log(self.ratio[0]), math.log(self.ratio[1])))
-        else:
-            ratio = rng.uniform(self.ratio[0], self.ratio[1])
-        # Through the root first: the truncation below then agrees with PaddleClas to the pixel.
-        relative_width = math.sqrt(ratio)
-        relative_height = 1.0 / relative_width
-        largest = min(width / height / relative_width**2, height / width / relative_height**2)
-        fraction = rng.uniform(min(self.scale[0], largest), min(self.scale[1], largest))
-        side = math.sqrt(width * height * fraction)
-        crop_width = min(max(int(side * relative_width), 1), width)
-        crop_height = min(max(int(side * relative_height), 1), height)
-        left = int(rng.integers(0, width - crop_width + 1))
-        top = int(rng.integers(0, height - crop_height + 1))
-        return CropParams(top, left, crop_height, crop_width, _draw_interpolation(rng, self.interpolation))
-
-    def apply(self, image: np.ndarray, params: CropParams) -> np.ndarray:
-        """Return the area scaled to ``size``."""
-        area = functional.crop(image, params.top, params.left, params.height, params.width)
-        width, height = self._width_height
-        return functional.resize(area, height, width, params.interpolation, self.backend)
+    def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
+        """Return the image with its border."""
+        return functional.pad(image, self.padding, self.padding_mode, self.fill)
 
 
 @TRANSFORMS.register
@@ -228,7 +150,7 @@ class RandFlipImage(Transform):
         return functional.flip(image, self.flip_code) if params else image
 
 
-def _width_height(size: int | list[int]) -> tuple[int, int]:
+def width_height(size: int | list[int]) -> tuple[int, int]:
     """Return (width, height) of a size as YAML writes it."""
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or min(pair) < 1:
@@ -236,7 +158,12 @@ def _width_height(size: int | list[int]) -> tuple[int, int]:
     return pair
 
 
-def _check_interpolation(interpolation: str | None, backend: str) -> None:
+def check_interpolation(interpolation: str | None, backend: str) -> None:
+    """Refuse an interpolation or an engine that `functional.resize` does not have.
+
+    Raises:
+        ValueError: it does not; names those that it has.
+    """
     if backend not in functional.INTERPOLATIONS:
         raise ValueError(f"backend must be one of {', '.join(functional.INTERPOLATIONS)}; got {backend!r}")
     offered = [*functional.INTERPOLATIONS[backend], "random"]
@@ -244,7 +171,8 @@ def _check_interpolation(interpolation: str | None, backend: str) -> None:
         raise ValueError(f"backend {backend} interpolates by {', '.join(offered)}; got {interpolation!r}")
 
 
-def _draw_interpolation(rng: np.random.Generator, interpolation: str | None) -> str | None:
+def draw_interpolation(rng: np.random.Generator, interpolation: str | None) -> str | None:
+    """Return the interpolation for one image: of ``random`` the one that is drawn."""
     if interpolation != "random":
         return interpolation
     return RANDOM_INTERPOLATIONS[int(rng.integers(0, len(RANDOM_INTERPOLATIONS)))]

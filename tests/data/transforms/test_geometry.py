@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ppcls.data.transforms import CropImage, RandCropImage, RandFlipImage, ResizeImage
-from ppcls.data.transforms.geometry import CropParams
+from ppcls.data.transforms.crop import CropParams
 
 NOISE = np.random.RandomState(7).randint(0, 256, (37, 53, 3)).astype("uint8")
 
