@@ -73,7 +73,7 @@ class Transition(nn.Layer):
 
 
 class DenseNet(nn.Layer):
-    """The DenseNet-BC family; images of at least 32 x 32 pixels.
+    """The DenseNet-BC family; images of at least 32 x 32 pixels, with ``small_images`` of at least 4 x 4.
 
     Args:
         block_sizes: number of dense layers in each block.
@@ -82,6 +82,8 @@ class DenseNet(nn.Layer):
         bn_size: width of the bottlenecks, in multiples of ``growth_rate``.
         dropout: share of each dense layer's new values that are dropped in training, 0..1.
         class_num: number of logits.
+        small_images: the form for CIFAR (section 4.2 of the paper): the stem is one 3x3 convolution that keeps the
+            resolution, as normalization and ReLU come with the first dense layer.
     """
 
     head = ("out",)
@@ -94,10 +96,15 @@ class DenseNet(nn.Layer):
         bn_size: int = 4,
         dropout: float = 0.0,
         class_num: int = 1000,
+        small_images: bool = False,
     ) -> None:
         super().__init__()
-        self.conv1_func = ConvNormRelu(3, stem_channels, kernel_size=7, stride=2, padding=3)
-        self.pool2d_max = nn.MaxPool2D(kernel_size=3, stride=2, padding=1)
+        if small_images:
+            self.conv1_func = nn.Conv2D(3, stem_channels, kernel_size=3, padding=1, bias_attr=False)
+            self.pool2d_max = nn.Identity()
+        else:
+            self.conv1_func = ConvNormRelu(3, stem_channels, kernel_size=7, stride=2, padding=3)
+            self.pool2d_max = nn.MaxPool2D(kernel_size=3, stride=2, padding=1)
         self._stages = []
         channels = stem_channels
         # Blocks count from 2 in the published keys: the stem is stage 1.
@@ -126,6 +133,23 @@ class DenseNet(nn.Layer):
     def _append(self, name: str, stage: nn.Layer) -> None:
         self.add_sublayer(name, stage)
         self._stages.append(name)
+
+
+@ARCHS.register
+def DenseNet100(
+    class_num: Count = 10,
+    pretrained: bool | str = False,
+    bn_size: Count = 4,
+    dropout: Share = 0.0,
+) -> DenseNet:
+    """Return a DenseNet-BC of 100 layers and growth 12 for CIFAR, 0.77 M parameters; arguments as in `DenseNet`.
+
+    YAML::
+
+        Arch: {name: DenseNet100, class_num: 10}
+    """
+    model = DenseNet((16, 16, 16), 24, 12, bn_size, dropout, class_num, small_images=True)
+    return load_pretrained(model, "DenseNet100", pretrained)
 
 
 @ARCHS.register

@@ -98,7 +98,7 @@ def check(actual: np.ndarray, expected: dict, same_versions: bool, case: dict) -
 
 @pytest.mark.parametrize(
     ("family", "num_checked"),
-    [("ResizeImage", 465), ("CropImage", 10), ("NormalizeImage", 24), ("DecodeImage", 28), ("eval_pipeline", 32)],
+    [("ResizeImage", 465), ("CropImage", 10), ("Pad", 11), ("NormalizeImage", 24), ("DecodeImage", 28), ("eval_pipeline", 32)],
 )
 def test_every_case_has_the_recorded_pixels(reference, family, num_checked):
     cases, same_versions = load_cases(reference, family)
@@ -143,7 +143,7 @@ def test_random_operations_draw_in_the_recorded_order(reference):
         (transform,) = build(case["ops"])
         check(transform(make_input(case), PythonRandom(case["seed"])), case["output"], same_versions, case)
         checked += 1
-    assert checked == 36
+    assert checked == 42
 
 
 def test_crop_beyond_the_image_is_refused_where_paddleclas_returns_another_size(reference):
