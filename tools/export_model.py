@@ -7,16 +7,20 @@ import sys
 if not __package__:  # run from a checkout, not installed
     sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), "..")))
 
-from ppcls.utils.cli import config_arguments, run
+from ppcls.utils.cli import config_parser, run
 
 
 def main() -> None:
     """Read the command line and the file, then export."""
-    arguments = config_arguments(
+    parser = config_parser(
         __doc__,
-        "python tools/export_model.py -c configs/quick_start/digits.yaml "
-        "-o Global.pretrained_model=output/digits/best_model",
+        "example:\n  python tools/export_model.py -c configs/quick_start/digits.yaml "
+        "-o Global.pretrained_model=output/digits/best_model --onnx",
     )
+    parser.add_argument("--onnx", action="store_true", help="also write model.onnx: short for Global.export_onnx=true")
+    arguments = parser.parse_args()
+    if arguments.onnx:
+        arguments.override.append("Global.export_onnx=true")
     # Paddle 3.3.1 warns of each traced graph that it "not support input out tensor", which no graph here asks for.
     os.environ.setdefault("GLOG_minloglevel", "2")
     from ppcls.config import load_config

@@ -50,6 +50,9 @@ class GlobalSettings:
         iter_per_epoch: batches that count as an epoch, instead of the whole training set.
         image_shape: channels, height and width of the exported model's input.
         save_inference_dir: where the exported model goes.
+        export_onnx: an export also writes ``model.onnx``; the short form is ``--onnx``.
+        bundle: the directory of an exported model; evaluation and inference ask it instead of trained weights.
+        runtime: what runs the exported model.
         print_mem_info: show the memory in use in each log line.
         train_mode: how loss and output come from a batch; null is plain classification.
         eval_mode: how a model is evaluated.
@@ -77,6 +80,9 @@ class GlobalSettings:
     iter_per_epoch: Count | None = None
     image_shape: tuple[Count, Count, Count] = (3, 224, 224)
     save_inference_dir: str = "./inference"
+    export_onnx: bool = False
+    bundle: str | None = None
+    runtime: Literal["paddle", "onnxruntime"] = "paddle"
     print_mem_info: bool = False
     train_mode: Literal[None] = None
     eval_mode: Literal["classification"] = "classification"
@@ -89,6 +95,12 @@ class GlobalSettings:
     def __post_init__(self) -> None:
         if not all(rank.strip().isdecimal() for rank in str(self.log_ranks).split(",")):
             raise ValueError(f"log_ranks must be numbers separated by commas, such as '0,1'; got {self.log_ranks!r}")
+        if self.bundle and self.pretrained_model:
+            raise ValueError(
+                "bundle (an exported model) and pretrained_model (weights) exclude each other; make one of them null"
+            )
+        if self.runtime != "paddle" and not self.bundle:
+            raise ValueError(f"runtime {self.runtime} runs an exported model, and bundle does not name one")
 
 
 @dataclass(frozen=True)

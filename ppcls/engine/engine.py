@@ -17,14 +17,17 @@ from ppcls.arch.output import logits_of
 from ppcls.config import RunConfig
 from ppcls.config.registry import TRAIN_STEPS
 from ppcls.config.resolved import resolved_text
-from ppcls.config.schema import InferSettings
 from ppcls.data.images import find_images
-from ppcls.deploy.export import KIND, export_model
+from ppcls.deploy.bundle import KIND
+from ppcls.deploy.export import export_model
+from ppcls.deploy.to_onnx import require_onnx
 from ppcls.engine import report
 from ppcls.engine.callbacks import shown
+from ppcls.engine.deployed import DeployedParts
 from ppcls.engine.inference import answers
 from ppcls.engine.parts import Parts, argument_of
 from ppcls.engine.run_directory import BEST, CONFIG_COPY
+from ppcls.engine.sample_images import sample_images
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.utils import dist
 from ppcls.utils.device import select_device
@@ -57,7 +60,7 @@ class Engine:
             )
         self.device = paddle.get_device()
         seed_everything(config.Global.seed)
-        self.parts = Parts(config)
+        self.parts = DeployedParts(config) if config.Global.bundle else Parts(config)
 
     def train(self) -> TrainState:
         """Train to the last epoch; checkpoints, logs and the resolved configuration go to the output directory.
@@ -65,6 +68,7 @@ class Engine:
         Raises:
             PpclsError: whatever stands in the way, each kind with its exit code.
         """
+        self._refuse_bundle("trained")
         ensure_writable(self.parts.output_dir)
         with held(self.parts.output_dir) if dist.is_main() else nullcontext():
             self._start_log("train.log")
@@ -103,7 +107,7 @@ class Engine:
         return state
 
     def eval(self) -> dict[str, float]:
-        """Evaluate ``Global.pretrained_model`` on ``DataLoader.Eval``; the figures by name."""
+        """Evaluate ``Global.pretrained_model``, or ``Global.bundle``, on ``DataLoader.Eval``; the figures by name."""
         self._start_log("eval.log")
         _ = self.parts.eval_loader  # before the model: its labels are checked
         self._require_trained("evaluated")
@@ -116,18 +120,17 @@ class Engine:
     def infer(self) -> Iterator[dict[str, Any]]:
         """Answer ``Infer.infer_imgs``: one result for each image, in order, ``error`` in those that cannot be read."""
         self._start_log(stream=sys.stderr)
-        infer = self._infer_settings
+        parts, infer = self.parts, self.parts.infer
         paths = find_images(infer.infer_imgs, infer.infer_list)
         self._require_trained("asked")
-        model = self.parts.model
+        model = parts.model
         model.eval()
 
         @paddle.no_grad()
         def logits_of_images(images: np.ndarray) -> np.ndarray:
             return logits_of(model(paddle.to_tensor(images))).astype("float32").numpy()
 
-        transforms = [call() for call in infer.transforms]
-        return answers(logits_of_images, paths, transforms, infer.PostProcess(), infer.batch_size)
+        return answers(logits_of_images, paths, parts.transforms, parts.postprocess, infer.batch_size)
 
     def export(self) -> Path:
         """Write the model for deployment to ``Global.save_inference_dir``; gives that directory.
@@ -136,9 +139,12 @@ class Engine:
             ParityError: the exported model does not answer as the trained one does.
         """
         self._start_log()
+        self._refuse_bundle("exported")
+        if self.settings.export_onnx:
+            require_onnx()
         # On a GPU Paddle traces linear layers to an operator that ONNX has no word for, and rounds otherwise (TF32).
         select_device("cpu")
-        infer = self._infer_settings
+        transforms = self.parts.transforms
         directory = Path(self.settings.save_inference_dir)
         try:
             require_replaceable(directory, KIND)
@@ -150,9 +156,10 @@ class Engine:
             directory,
             self.settings.image_shape,
             self.config.Arch.infer_add_softmax,
-            [call() for call in infer.transforms],
+            transforms,
             report.deployment(self.config, self.parts.class_num),
-            report.sample_images(self.config),
+            sample_images(self.config),
+            self.settings.export_onnx,
         )
         report.log_export(directory, parity)
         return directory
@@ -164,14 +171,14 @@ class Engine:
         for warning in self.config.warnings:
             logger.warning("%s", warning)
 
-    @property
-    def _infer_settings(self) -> InferSettings:
-        if self.config.Infer is None:
-            raise ConfigError("Infer: the section is missing; it says what happens to an image before the model")
-        return self.config.Infer
+    def _refuse_bundle(self, verb: str) -> None:
+        if self.settings.bundle:
+            raise ConfigError(f"Global.bundle: an exported model cannot be {verb}; write pretrained_model instead")
 
     def _require_trained(self, verb: str) -> None:
         """Refuse a model that no weights, or not all of them, were loaded into."""
+        if self.settings.bundle:
+            return  # it was published as complete
         pretrained = argument_of(self.config.Arch.model, "pretrained")
         if not self.settings.pretrained_model and not pretrained:
             best = self.parts.output_dir / BEST

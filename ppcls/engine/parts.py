@@ -17,7 +17,7 @@ from ppcls.arch.pretrained import LoadReport, load_weights, read_weights
 from ppcls.config import RunConfig
 from ppcls.config.annotation import parameters_of
 from ppcls.config.registry import EVALUATORS, Call
-from ppcls.config.schema import LoaderSettings, OptimizerSettings
+from ppcls.config.schema import InferSettings, LoaderSettings, OptimizerSettings
 from ppcls.data.loader import Loader
 from ppcls.data.sampler import sample_rng
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Progress, Record, SaveCheckpoint, VisualDLScalars
@@ -72,6 +72,16 @@ class Parts:
             self.loaded = load_weights(model, read_weights(source), source)
             logger.info("%s", self.loaded)
         return model
+
+    @functools.cached_property
+    def transforms(self) -> list[Any]:
+        """From a single image file to the model's input."""
+        return [call() for call in self.infer.transforms]
+
+    @functools.cached_property
+    def postprocess(self) -> Any:
+        """From logits to an answer."""
+        return self.infer.PostProcess()
 
     @functools.cached_property
     def train_loss(self) -> CombinedLoss:
@@ -253,6 +263,13 @@ class Parts:
             except ImportError:
                 raise ConfigError("Global.use_visualdl: visualdl is not installed; pip install visualdl") from None
         return tuple(records)
+
+    @property
+    def infer(self) -> InferSettings:
+        """The section ``Infer``."""
+        if self.config.Infer is None:
+            raise ConfigError("Infer: the section is missing; it says what happens to an image before the model")
+        return self.config.Infer
 
     @property
     def _optimizer_settings(self) -> OptimizerSettings:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -11,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.config import RunConfig
-from ppcls.data.images import find_images
 from ppcls.data.loader import Loader
+from ppcls.deploy.bundle import LABEL_ARGUMENTS, LABELS
 from ppcls.engine.parts import Parts
 from ppcls.engine.run_directory import BEST, CONFIG_COPY, checkpoints_in
 from ppcls.engine.trainer import TrainState
 from ppcls.utils import dist
-from ppcls.utils.errors import DataError
 from ppcls.utils.flops import count_macs
 from ppcls.utils.logger import logger
-
-NUM_PARITY_IMAGES = 8
 
 
 def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
@@ -86,10 +82,12 @@ def _counted(number: int, one: str, many: str | None = None) -> str:
 def log_export(directory: Path, parity: Mapping[str, Any]) -> None:
     """What was published, and how close it is."""
     kind = "real images" if parity["real_images"] else "noise, as no image was found"
-    logger.info(
-        "parity   largest difference %.3g of a logit up to %.4g, same first class for %.0f %%, on %d %s",
-        *(parity["largest_difference"], parity["largest_logit"], 100 * parity["same_top1"], parity["images"], kind),
-    )
+    for figures in parity["engines"].values():
+        logger.info(
+            "parity   largest difference %.3g of a logit up to %.4g, same first class for %.0f %%, on %d %s, in %s",
+            *(figures["largest_difference"], parity["largest_logit"], 100 * figures["same_top1"]),
+            *(parity["images"], kind, figures["engine"]),
+        )
     logger.info("exported %s", directory)
 
 
@@ -97,13 +95,11 @@ def deployment(config: RunConfig, class_num: int) -> dict[str, Any]:
     """What a deployed model has to know besides its graph, in the layout of PaddleClas's ``inference.yml``."""
     infer = config.Infer
     assert infer is not None
-    postprocess = dict(infer.PostProcess.kwargs)
+    postprocess = {key: value for key, value in infer.PostProcess.kwargs.items() if key not in LABEL_ARGUMENTS}
     labels = infer.PostProcess().load_labels()
-    postprocess.pop("class_id_map_file", None)
-    postprocess.pop("delimiter", None)
     if labels:
-        postprocess["label_list"] = [labels.get(index, str(index)) for index in range(class_num)]
-    modules = [call.target.__module__ for call in infer.transforms]
+        postprocess[LABELS] = [labels.get(index, str(index)) for index in range(class_num)]
+    modules = [call.target.__module__ for call in (*infer.transforms, infer.PostProcess)]
     return {
         "Global": {
             "model_name": config.Arch.model.name,
@@ -113,25 +109,3 @@ def deployment(config: RunConfig, class_num: int) -> dict[str, Any]:
         "PreProcess": {"transform_ops": [{call.name: call.kwargs or None} for call in infer.transforms]},
         "PostProcess": {infer.PostProcess.name: postprocess},
     }
-
-
-def sample_images(config: RunConfig) -> list[str]:
-    """A few real images to prove an export on: of the evaluation set, else those that ``Infer`` names, else none."""
-    for find in (_images_of_evaluation, _images_of_infer):
-        try:
-            paths = [path for path in find(config) if os.path.isfile(path)]
-        except DataError as error:
-            logger.info("%s; looking for other images to compare on", error)
-            continue
-        if paths:
-            return paths[:NUM_PARITY_IMAGES]
-    return []
-
-
-def _images_of_evaluation(config: RunConfig) -> list[str]:
-    settings = config.DataLoader.Eval
-    return settings.dataset().example_paths(NUM_PARITY_IMAGES) if settings else []
-
-
-def _images_of_infer(config: RunConfig) -> list[str]:
-    return find_images(config.Infer.infer_imgs, config.Infer.infer_list) if config.Infer else []

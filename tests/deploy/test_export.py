@@ -3,6 +3,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -13,13 +14,14 @@ from paddle import nn
 
 from ppcls.arch.densenet import DenseNet
 from ppcls.arch.output import logits_of
-from ppcls.data.images import load_image
+from ppcls.data.images import load_image, transform_image
 from ppcls.data.transforms.decode import DecodeImage
 from ppcls.data.transforms.geometry import ResizeImage
 from ppcls.data.transforms.tensor import NormalizeImage, ToCHWImage
-from ppcls.deploy import export
+from ppcls.deploy import parity as parity_of
+from ppcls.deploy.bundle import load_bundle
 from ppcls.deploy.export import export_model
-from ppcls.deploy.runtime import Predictor, load_transforms
+from ppcls.deploy.runtime import Predictor
 from ppcls.utils.errors import ConfigError, ParityError, StorageError
 from ppcls.utils.storage import verify
 
@@ -67,9 +69,11 @@ def net():
 
 @pytest.fixture
 def exported(tmp_path, paths):
-    def run(model, image_paths=paths, softmax=True, shape=(3, 20, 20), name="inference"):
+    stored = [Path(path).read_bytes() for path in paths]
+
+    def run(model, images=stored, softmax=True, shape=(3, 20, 20), name="inference"):
         directory = tmp_path / name
-        parity = export_model(model, directory, shape, softmax, transforms(), DESCRIPTION, image_paths)
+        parity = export_model(model, directory, shape, softmax, transforms(), DESCRIPTION, images)
         return directory, parity
 
     return run
@@ -77,10 +81,17 @@ def exported(tmp_path, paths):
 
 @pytest.fixture
 def answered_here(monkeypatch):
-    """Replace the fresh process by a function of the given images, which a test decides."""
+    """Replace the fresh process by a function of the model's inputs, which a test decides."""
 
     def use(answer):
-        monkeypatch.setattr(export, "_outputs_of_fresh_process", lambda directory, paths, images: answer(images))
+        def answers(directory, images):
+            inputs = [
+                transform_image(image, transforms(), "image")[None] if isinstance(image, bytes) else image
+                for image in images
+            ]
+            return {"paddle": parity_of.Answers(answer([*inputs, inputs[0], inputs[0]]), "a test")}
+
+        monkeypatch.setattr(parity_of, "answers_of_fresh_process", answers)
 
     return use
 
@@ -103,16 +114,17 @@ def test_files_preprocessing_and_answers_in_batches_are_those_of_the_model(expor
     assert {path.name for path in directory.iterdir()} == wanted
     assert set(verify(directory)["files"]) == wanted - {"manifest.json"}
     written = yaml.safe_load((directory / "inference.yml").read_text(encoding="utf-8"))
-    assert {key: written[key] for key in DESCRIPTION} == DESCRIPTION
-    assert written["Parity"] == parity
+    graph = {"image_shape": [3, 20, 20], "class_num": 4, "softmax": True}
+    assert written == {**DESCRIPTION, "Global": {"model_name": "net", **graph}, "Parity": parity}
 
-    read = load_transforms(directory)
+    read = load_bundle(directory).build_transforms()
     images = [load_image(path, read) for path in paths]
     for path, image in zip(paths, images):
         assert np.array_equal(image, load_image(path, transforms()))
     expected = logits(net, paths)
     assert parity["largest_logit"] == pytest.approx(np.abs(expected).max(), rel=1e-5)
-    assert (parity["images"], parity["real_images"], parity["same_top1"]) == (4, True, 1.0)
+    assert (parity["images"], parity["real_images"]) == (4, True)
+    assert [(name, figures["same_top1"]) for name, figures in parity["engines"].items()] == [("paddle", 1.0)]
     predictor = Predictor(directory)
     for size in (1, 3):
         np.testing.assert_allclose(predictor(np.stack(images[:size])), softmax(expected)[:size], atol=1e-6)
@@ -125,15 +137,15 @@ def test_files_preprocessing_and_answers_in_batches_are_those_of_the_model(expor
 
 
 def test_without_softmax_the_graph_answers_with_logits(exported, net, paths):
-    directory, parity = exported(net, softmax=False)
+    directory, _ = exported(net, softmax=False)
     image = np.stack([load_image(path, transforms()) for path in paths])
     np.testing.assert_allclose(Predictor(directory)(image), logits(net, paths), atol=1e-5)
-    assert parity["softmax"] is False
+    assert load_bundle(directory).graph.softmax is False
 
 
 def test_without_images_noise_is_compared_and_the_description_says_so(exported, answered_here, net):
     answered_here(lambda images: softmax(np.concatenate([logits_of_array(net, image) for image in images])))
-    _, parity = exported(net, image_paths=[])
+    _, parity = exported(net, images=[])
     assert parity["real_images"] is False
     assert parity["images"] >= 1
 
@@ -147,7 +159,7 @@ def test_a_small_densenet_is_exported(exported):
     paddle.seed(2)
     model = DenseNet((2, 2), stem_channels=8, growth_rate=4, dropout=0.2, class_num=4)
     directory, parity = exported(model)
-    assert parity["largest_difference"] <= 1e-5 * parity["largest_logit"]
+    assert parity["engines"]["paddle"]["largest_difference"] <= 1e-5 * parity["largest_logit"]
     assert json.loads((directory / "inference.json").read_text())["base_code"]["magic"] == "pir"
 
 
@@ -172,7 +184,7 @@ def test_a_difference_within_the_tolerance_is_published(exported, answered_here,
 
     answered_here(nearly)
     directory, parity = exported(net, softmax=False)
-    assert 0.4e-5 < parity["largest_difference"] / parity["largest_logit"] < 0.6e-5
+    assert 0.4e-5 < parity["engines"]["paddle"]["largest_difference"] / parity["largest_logit"] < 0.6e-5
     verify(directory)
 
 

@@ -10,7 +10,7 @@ import toys
 import yaml
 
 from ppcls.data.images import load_image
-from ppcls.deploy.runtime import load_transforms
+from ppcls.deploy.bundle import load_bundle
 from ppcls.utils.errors import ConfigError, DataError, StorageError
 
 BUILT_BY_TRAINING = {"train_loader", "train_loss", "optimizer", "schedule", "checkpointer", "callbacks"}
@@ -121,11 +121,12 @@ def test_the_deployed_description_holds_labels_and_preprocessing(toy_engine, wei
     directory = engine.export()
     written = yaml.safe_load((directory / "inference.yml").read_text(encoding="utf-8"))
     assert written["PostProcess"] == {"Topk": {"topk": 2, "label_list": list(toys.CLASSES)}}
-    assert written["Global"] == {"model_name": "ToyNet", "image_shape": [3, 16, 16], "imports": []}
+    graph = {"image_shape": [3, 16, 16], "class_num": 4, "softmax": True}
+    assert written["Global"] == {"model_name": "ToyNet", **graph, "imports": []}
     assert written["Parity"]["real_images"] is True
     image = str(toy_data / "images" / "1" / "001.png")
     own = [call() for call in engine.config.Infer.transforms]
-    assert np.array_equal(load_image(image, load_transforms(directory)), load_image(image, own))
+    assert np.array_equal(load_image(image, load_bundle(directory).build_transforms()), load_image(image, own))
 
 
 def test_a_model_that_refuses_image_shape_is_said_in_one_line(toy_engine):

@@ -1,0 +1,194 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A deployed model as a directory, a bundle: what lies in it, and what its ``inference.yml`` says, checked."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+
+import ppcls.data  # noqa: F401  (registers the transforms)
+from ppcls.config.node import Node, load_tree
+from ppcls.config.registry import POSTPROCESSES, TRANSFORMS, Call, Count
+from ppcls.config.signature import Problems, parse
+from ppcls.config.trial import try_parts
+from ppcls.utils.errors import ConfigError, StorageError
+from ppcls.utils.storage import verify
+
+KIND = "deployed model"
+DESCRIPTION = "inference.yml"
+GRAPH = "inference.json"
+PARAMETERS = "inference.pdiparams"
+ONNX_GRAPH = "model.onnx"
+LABELS = "label_list"
+LABEL_ARGUMENTS = ("class_id_map_file", "delimiter")
+"""Arguments of a postprocessing that lead to its labels; a bundle has the labels themselves."""
+
+
+@dataclass(frozen=True)
+class GraphSettings:
+    """The section ``Global`` of ``inference.yml``: what the graph takes and gives.
+
+    Args:
+        model_name: the architecture.
+        image_shape: channels, height and width of an input image.
+        class_num: how many numbers it gives for each image.
+        softmax: it gives probabilities; otherwise logits.
+        imports: the modules that define transforms and postprocessing which are not part of ppcls.
+    """
+
+    model_name: str
+    image_shape: tuple[Count, Count, Count]
+    class_num: Count
+    softmax: bool
+    imports: list[str] | None = None
+
+
+@dataclass(frozen=True)
+class PreProcessSettings:
+    """The section ``PreProcess``.
+
+    Args:
+        transform_ops: from an image file's bytes to the model's input.
+    """
+
+    transform_ops: Annotated[list[Call], TRANSFORMS]
+
+
+@dataclass(frozen=True)
+class Description:
+    """What ``inference.yml`` says, but for labels and parity figures."""
+
+    Global: GraphSettings
+    PreProcess: PreProcessSettings
+    PostProcess: Annotated[Call, POSTPROCESSES]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A deployed model's directory and what its description says.
+
+    Attributes:
+        directory: where the files are.
+        graph: what the graph takes and gives.
+        transforms: the preprocessing.
+        postprocess: the postprocessing, without the labels.
+        labels: the name of each class, or None.
+    """
+
+    directory: Path
+    graph: GraphSettings
+    transforms: tuple[Call, ...]
+    postprocess: Call
+    labels: tuple[str, ...] | None
+
+    def build_transforms(self) -> list[Any]:
+        """The operations from an image file's bytes to the model's input."""
+        return [call() for call in self.transforms]
+
+    def build_postprocess(self) -> Any:
+        """What makes results of logits, with the bundle's own labels."""
+        postprocess = self.postprocess()
+        if self.labels is not None:
+            postprocess.labels = dict(enumerate(self.labels))
+        return postprocess
+
+
+def load_bundle(directory: str | os.PathLike, runtime: str = "paddle") -> Bundle:
+    """Verify a published bundle and read its description; nothing is imported that is not imported already.
+
+    Args:
+        directory: what the export wrote.
+        runtime: what will run it; its files have to be there.
+
+    Raises:
+        StorageError: a file is missing, cut off or altered, or it is no deployed model.
+        ConfigError: ``inference.yml`` cannot be obeyed, or there is no graph for the runtime.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise StorageError(f"{directory}: there is no such directory; name one that tools/export_model.py wrote")
+    manifest = verify(directory)
+    if manifest.get("kind") != KIND:
+        raise StorageError(f"{directory}: is a {manifest.get('kind')}, not a {KIND}; export it first")
+    if runtime == "onnxruntime" and ONNX_GRAPH not in manifest["files"]:
+        raise ConfigError(
+            f"Global.runtime: {runtime}, but {directory} holds no {ONNX_GRAPH}; "
+            "export it with --onnx, or write Global.runtime=paddle"
+        )
+    missing = [name for name in (GRAPH, PARAMETERS, DESCRIPTION) if name not in manifest["files"]]
+    if missing:
+        raise StorageError(f"{directory}: its manifest does not list {missing[0]}; export the model again")
+    return read_bundle(directory)
+
+
+def read_bundle(directory: str | os.PathLike, import_modules: bool = False) -> Bundle:
+    """Read the description of a bundle that is known to be whole.
+
+    Args:
+        directory: where it is.
+        import_modules: import the modules that it names. Only for a bundle made here: a module runs
+            code. Otherwise they have to be imported already, as the running configuration's own.
+
+    Raises:
+        ConfigError: ``inference.yml`` cannot be obeyed; one line for each problem, with its line.
+    """
+    directory = Path(directory)
+    tree = load_tree(directory / DESCRIPTION)
+    problems = Problems()
+    tree.value.pop("Parity", None)  # figures for people
+    labels = _pop_labels(tree, problems)
+    _import_modules(tree, import_modules, problems)
+    call = None if problems.errors else parse(tree, "", Description, problems)
+    try_parts(problems)
+    if problems.errors:
+        raise ConfigError(problems.errors)
+    description = call()
+    graph = description.Global
+    if labels is not None and len(labels) != graph.class_num:
+        raise ConfigError(f"{directory / DESCRIPTION}: {len(labels)} labels for {graph.class_num} classes")
+    transforms = tuple(replace(item, deferred=False) for item in description.PreProcess.transform_ops)
+    return Bundle(directory, graph, transforms, description.PostProcess, labels)
+
+
+def write_description(directory: Path, description: dict[str, Any]) -> None:
+    """Write ``inference.yml``."""
+    text = yaml.safe_dump(description, sort_keys=False, allow_unicode=True, default_flow_style=None, width=120)
+    (directory / DESCRIPTION).write_text(text, encoding="utf-8")
+
+
+def _pop_labels(tree: Node, problems: Problems) -> tuple[str, ...] | None:
+    """Take the labels out of the postprocessing's block: it finds names in a file, a bundle brings them along."""
+    section = tree.value.get("PostProcess")
+    blocks = section.value.values() if section and isinstance(section.value, dict) else ()
+    for block in blocks:
+        if isinstance(block.value, dict) and LABELS in block.value:
+            node = block.value.pop(LABELS)
+            labels = parse(node, f"PostProcess.{LABELS}", list[str], problems)
+            return tuple(labels) if isinstance(labels, list) else None
+    return None
+
+
+def _import_modules(tree: Node, import_modules: bool, problems: Problems) -> None:
+    section = tree.value.get("Global")
+    modules = section.value.get("imports") if section and isinstance(section.value, dict) else None
+    for module in modules.value if modules and isinstance(modules.value, list) else []:
+        if module.value in sys.modules:
+            continue
+        if not import_modules:
+            problems.error(
+                module,
+                "Global.imports",
+                f"the model needs the module '{module.value}', and a module runs code; "
+                "if you trust it, name it in your own Global.imports",
+            )
+            continue
+        try:
+            importlib.import_module(str(module.value))
+        except (ImportError, ValueError, TypeError) as error:
+            problems.error(module, "Global.imports", f"'{module.value}' cannot be imported ({error})")

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The parts of an experiment whose model is an exported one: its graph, its preprocessing, its labels."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import paddle
+from paddle import nn
+
+from ppcls.config.registry import EVALUATORS, Call
+from ppcls.data.loader import Loader
+from ppcls.data.transforms.tensor import ToCHWImage
+from ppcls.data.transforms.transform import Transform
+from ppcls.deploy.bundle import LABEL_ARGUMENTS, Bundle, load_bundle
+from ppcls.deploy.runtime import Predictor
+from ppcls.engine.parts import Parts
+from ppcls.utils.errors import ConfigError, DataError, StorageError
+from ppcls.utils.logger import logger
+
+
+class DeployedModel(nn.Layer):
+    """An exported model with the face of a trained one: images [N, C, H, W] to logits [N, class_num].
+
+    Args:
+        bundle: the exported model.
+        runtime: the engine that runs it, such as ``paddle``.
+    """
+
+    def __init__(self, bundle: Bundle, runtime: str) -> None:
+        super().__init__()
+        self.bundle = bundle
+        self.predictor = Predictor(bundle.directory, runtime)
+
+    def forward(self, images: paddle.Tensor) -> paddle.Tensor:
+        """Logits; of a graph that ends in softmax the logarithm of its probabilities, which have the same softmax.
+
+        Raises:
+            DataError: the images are of another shape than the graph's.
+            StorageError: the graph answers with another number of classes than the bundle says.
+        """
+        graph = self.bundle.graph
+        if list(images.shape[1:]) != list(graph.image_shape):
+            raise DataError(
+                f"{self.bundle.directory}: takes images of {list(graph.image_shape)}, and its preprocessing makes "
+                f"{list(images.shape[1:])} of these"
+            )
+        outputs = self.predictor(images.numpy())
+        if outputs.shape != (len(images), graph.class_num):
+            raise StorageError(
+                f"{self.bundle.directory}: answers {list(outputs.shape)} to {len(images)} images, not "
+                f"{graph.class_num} numbers for each; export it again"
+            )
+        if graph.softmax:
+            # Engines cut tiny probabilities off to 0, whose logarithm no loss could take.
+            outputs = np.log(np.maximum(outputs, np.finfo(np.float32).tiny))
+        return paddle.to_tensor(outputs)
+
+
+class DeployedParts(Parts):
+    """`Parts` with the exported model of ``Global.bundle`` in place of ``Arch``."""
+
+    @functools.cached_property
+    def bundle(self) -> Bundle:
+        """The exported model, verified."""
+        assert self.settings.bundle is not None
+        if not paddle.get_device().startswith("cpu"):
+            logger.warning("Global.device is %s, but an exported model runs on the CPU", paddle.get_device())
+        try:
+            bundle = load_bundle(self.settings.bundle, self.settings.runtime)
+        except StorageError as error:
+            raise StorageError(f"Global.bundle: {error}") from error
+        return bundle
+
+    @functools.cached_property
+    def model(self) -> nn.Layer:
+        """The exported model."""
+        model = DeployedModel(self.bundle, self.settings.runtime)
+        engine = model.predictor.description
+        logger.info("bundle   %s, %s in %s", self.bundle.directory, self.bundle.graph.model_name, engine)
+        return model
+
+    @functools.cached_property
+    def eval_loader(self) -> Loader:
+        """Evaluation batches of this process with the bundle's own preprocessing."""
+        graph = self.bundle.graph
+        if self.class_num is not None and graph.class_num != self.class_num:
+            raise ConfigError(
+                f"Global.bundle: {self.bundle.directory} tells {graph.class_num} classes apart, but Arch.class_num is "
+                f"{self.class_num}; name the bundle that was exported with this file"
+            )
+        settings = self.config.DataLoader.Eval
+        if settings is not None:
+            own = settings.dataset.kwargs.get("transform_ops") or []
+            self._warn_of_difference("DataLoader.Eval.dataset.transform_ops", own, self.bundle.transforms)
+            arguments = {**settings.dataset.kwargs, "transform_ops": list(self.bundle.transforms)}
+            settings = replace(settings, dataset=replace(settings.dataset, kwargs=arguments))
+        return self._loader(settings, "Eval", is_train=False)
+
+    @functools.cached_property
+    def transforms(self) -> list[Any]:
+        """The bundle's own preprocessing."""
+        if self.config.Infer is not None:
+            self._warn_of_difference("Infer.transforms", self.config.Infer.transforms, self.bundle.transforms)
+        return self.bundle.build_transforms()
+
+    @functools.cached_property
+    def postprocess(self) -> Any:
+        """The bundle's own postprocessing and labels."""
+        own, used = self.infer.PostProcess, self.bundle.postprocess
+        if (own.target, _settings_of(own)) != (used.target, _settings_of(used)):
+            logger.warning(
+                "Infer.PostProcess is %s; the bundle's own is used: %s",
+                *(f"{call.name}({_settings_of(call)})" for call in (own, used)),
+            )
+        return self.bundle.build_postprocess()
+
+    def evaluate(self) -> dict[str, float]:
+        """The figures of the exported model on ``DataLoader.Eval``."""
+        if self.config.AMP is not None and self.config.AMP.use_amp:
+            logger.warning("AMP has no effect on an exported model, which computes in float32")
+        return EVALUATORS[self.settings.eval_mode](self.model, self.eval_loader, self.eval_loss, self.eval_metric, None)
+
+    def _warn_of_difference(self, key: str, own: Sequence[Call], used: Sequence[Call]) -> None:
+        ours, theirs = _described(own), _described(used)
+        if ours != theirs:
+            logger.warning(
+                "%s is %s; the bundle's own preprocessing is used: %s", key, ", ".join(ours), ", ".join(theirs)
+            )
+
+
+def _settings_of(postprocess: Call) -> dict[str, Any]:
+    """Its arguments but for those that say where labels are; a bundle brings them along."""
+    return {key: value for key, value in postprocess.kwargs.items() if key not in LABEL_ARGUMENTS}
+
+
+def _described(calls: Sequence[Call]) -> list[str]:
+    """The operations as text; moving axes is left out, as data sets do it by themselves."""
+    parts = [(call, call()) for call in calls if call.target is not ToCHWImage]
+    return [repr(part) if isinstance(part, Transform) else f"{call.name}({call.kwargs})" for call, part in parts]
