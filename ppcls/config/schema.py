@@ -40,6 +40,11 @@ class GlobalSettings:
         checkpoints: the checkpoint to continue from; ``auto`` means the newest in ``output_dir``, or a fresh
             start when there is none.
         save_interval: keep a checkpoint every so many epochs; the newest two are always kept. 0: only those.
+        save_step_interval: also save every so many optimizer updates, in the middle of an epoch.
+        keep_checkpoint_max: keep the newest so many checkpoints that verify, whatever they end on, and no others;
+            ``save_interval`` then has no effect, and ``best_model`` does not count.
+        save_on_all_ranks: every process writes checkpoints, process 1 to ``output_dir/rank_1`` and so on; for
+            machines that share no disk.
         eval_during_train: evaluate while training, and keep the best weights in ``best_model``.
         eval_interval: epochs between evaluations.
         start_eval_epoch: no evaluation before this epoch.
@@ -70,6 +75,9 @@ class GlobalSettings:
     pretrained_model: str | None = None
     checkpoints: str | None = None
     save_interval: Annotated[int, Within(0)] = 1
+    save_step_interval: Count | None = None
+    keep_checkpoint_max: Count | None = None
+    save_on_all_ranks: bool = False
     eval_during_train: bool = True
     eval_interval: Count = 1
     start_eval_epoch: Annotated[int, Within(0)] = 0

@@ -8,20 +8,16 @@ import math
 import os
 import time
 from collections.abc import Callable
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from tqdm import tqdm
-
-from ppcls.metric import CombinedMetric
+from ppcls.metric import CORRECT
 from ppcls.utils import dist
-from ppcls.utils.logger import has_bar, logger
-from ppcls.utils.memory import peak_memory_mb
+from ppcls.utils.logger import logger
 
 if TYPE_CHECKING:
     from ppcls.engine.checkpoint import Checkpointer
+    from ppcls.engine.progress import Progress
     from ppcls.engine.trainer import StepOutput, TrainState
 
 FLUSH_SECONDS = 10
@@ -44,123 +40,6 @@ class Callback:
 
     def on_train_end(self, state: TrainState) -> None:
         """At the end, also when a step raised."""
-
-
-class Progress(Callback):
-    """Log lines and, on a terminal, a bar: running means of the epoch, time per batch, time left.
-
-    Args:
-        epochs: the last epoch.
-        batches_per_epoch: batches in each.
-        print_batch_step: batches between two lines.
-        metric: fed with the training batches; None for none.
-        show_memory: add the largest memory so far to each line.
-        records: what else wants every line, as a mapping.
-    """
-
-    def __init__(
-        self,
-        epochs: int,
-        batches_per_epoch: int,
-        print_batch_step: int,
-        metric: CombinedMetric | None = None,
-        show_memory: bool = False,
-        records: tuple[Record, ...] = (),
-    ) -> None:
-        self.epochs = epochs
-        self.batches_per_epoch = batches_per_epoch
-        self.print_batch_step = print_batch_step
-        self.metric = metric
-        self.show_memory = show_memory
-        self.records = records
-        self.bar: tqdm | None = None
-
-    def on_train_start(self, state: TrainState) -> None:
-        """Begin with empty sums."""
-        self._start_epoch()
-
-    def on_step_end(self, state: TrainState, output: StepOutput) -> None:
-        """Add one batch; every ``print_batch_step`` batches write a line."""
-        for name, value in output.parts.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value) * output.num_samples
-        self._num_samples += output.num_samples
-        self._seconds += state.batch_seconds
-        if self.metric:
-            self.metric.update(output.logits.astype("float32"), output.labels)
-        self._window.append((state.batch_seconds, state.reader_seconds, output.num_samples))
-        if state.batch % self.print_batch_step == 0 or state.batch == self.batches_per_epoch:
-            self._write_line(state)
-        self._move_bar(state)
-
-    def on_epoch_end(self, state: TrainState) -> None:
-        """Write the means of the epoch, over all processes."""
-        self._close_bar()
-        figures = self._figures_of_all()
-        ips = self._num_samples * dist.world_size() / self._seconds
-        head = f"[Train][Epoch {state.epoch}/{self.epochs}][Avg]"
-        logger.info("%s %s, ips: %.1f images/s, time: %s", head, shown(figures), ips, _duration(self._seconds))
-        self._record({"event": "epoch", "epoch": state.epoch, "step": state.step, **figures, "ips": ips})
-        self._start_epoch()
-
-    def on_train_end(self, state: TrainState) -> None:
-        """Take the bar away."""
-        self._close_bar()
-
-    def _start_epoch(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._num_samples = 0
-        self._seconds = 0.0
-        self._window: list[tuple[float, float, int]] = []
-        if self.metric:
-            self.metric.reset()
-
-    def _write_line(self, state: TrainState) -> None:
-        batch_seconds, reader_seconds, num_samples = (sum(column) for column in zip(*self._window))
-        count = len(self._window)
-        self._window = []
-        ips = num_samples * dist.world_size() / batch_seconds
-        batches_left = (self.epochs - state.epoch + 1) * self.batches_per_epoch - state.batch
-        eta = batches_left * batch_seconds / count
-        figures = {name: total / self._num_samples for name, total in self._sums.items()}
-        if self.metric:
-            figures.update(self.metric.compute())
-        memory = f", memory: {peak_memory_mb():.0f} MB" if self.show_memory else ""
-        logger.info(
-            "[Train][Epoch %d/%d][Iter: %d/%d] step: %d, lr: %.8g, %s, batch_cost: %.5fs, reader_cost: %.5fs, "
-            "ips: %.1f images/s, eta: %s%s",
-            *(state.epoch, self.epochs, state.batch, self.batches_per_epoch, state.step, state.learning_rate),
-            *(shown(figures), batch_seconds / count, reader_seconds / count, ips, _duration(eta), memory),
-            extra={"on_bar": True},
-        )
-        place = {"epoch": state.epoch, "batch": state.batch, "step": state.step, "lr": state.learning_rate}
-        costs = {"batch_cost": batch_seconds / count, "reader_cost": reader_seconds / count, "ips": ips}
-        self._record({"event": "train", **place, **figures, **costs, "eta_seconds": eta})
-        if self.bar is not None:
-            self.bar.set_postfix_str(f"{shown(figures)}, {ips:.0f} images/s")
-
-    def _figures_of_all(self) -> dict[str, float]:
-        names = list(self._sums)
-        totals = dist.sum_over_ranks(np.array([self._num_samples, *self._sums.values()], np.float64))
-        figures = {name: float(total / totals[0]) for name, total in zip(names, totals[1:])}
-        if self.metric:
-            self.metric.sync(dist.sum_over_ranks)
-            figures.update(self.metric.compute())
-        return figures
-
-    def _record(self, record: dict[str, Any]) -> None:
-        for write in self.records:
-            write(record)
-
-    def _move_bar(self, state: TrainState) -> None:
-        if self.bar is None and has_bar() and dist.is_main():
-            self.bar = tqdm(total=self.batches_per_epoch, desc=f"epoch {state.epoch}/{self.epochs}", leave=False)
-        if self.bar is not None:
-            self.bar.update(1)
-
-    def _close_bar(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
-            self.bar = None
 
 
 class Evaluation(Callback):
@@ -203,7 +82,7 @@ class Evaluation(Callback):
         if not is_due and state.epoch != self.epochs:
             return
         state.metrics = self.evaluate()
-        logger.info("[Eval][Epoch %d][Avg] %s", state.epoch, shown(state.metrics))
+        log_evaluation(f"[Eval][Epoch {state.epoch}]", state.metrics)
         if self.main:
             self._keep_best(state, state.metrics[self.main])
         for write in self.records:
@@ -222,10 +101,35 @@ class Evaluation(Callback):
 
 
 class SaveCheckpoint(Callback):
-    """Saves after every epoch; the checkpointer decides what is kept."""
+    """Saves after every epoch and, if asked, in the middle of one; the checkpointer decides what is kept.
 
-    def __init__(self, checkpointer: Checkpointer) -> None:
+    Running statistics of norms differ between processes until the end of the epoch, when those of the first
+    process replace the others. Until then nothing reads them, as training normalizes by the batch. So what
+    the first process holds in the middle of an epoch is all that a continued run needs.
+
+    Args:
+        checkpointer: writes the checkpoints.
+        progress: knows the sums of an epoch that is left in the middle.
+        step_interval: optimizer updates between checkpoints; None for the ends of epochs only.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, progress: Progress, step_interval: int | None = None) -> None:
         self.checkpointer = checkpointer
+        self.progress = progress
+        self.step_interval = step_interval
+        self._step = 0
+
+    def on_train_start(self, state: TrainState) -> None:
+        """Count updates from here."""
+        self._step = state.step
+
+    def on_step_end(self, state: TrainState, output: StepOutput) -> None:
+        """Save when an update has just been made, one is due, and the end of the epoch does not save anyway."""
+        is_update, self._step = state.step != self._step, state.step
+        is_inside = state.batch < self.progress.batches_per_epoch
+        if self.step_interval and is_update and is_inside and state.step % self.step_interval == 0:
+            state.sums = dist.gathered(self.progress.sums())
+            self.checkpointer.save(state)
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Save."""
@@ -268,6 +172,16 @@ class VisualDLScalars(Callback):
         self.writer.close()
 
 
+def log_evaluation(head: str, figures: dict[str, float]) -> None:
+    """The lines of an evaluation: the means, then what was counted over all processes, number by number."""
+    counts = {name: count for name, count in figures.items() if name.endswith(CORRECT)}
+    logger.info("%s[Avg] %s", head, shown({name: figures[name] for name in figures if name not in counts}))
+    for name, count in counts.items():
+        total = figures["num_samples"]
+        share = 100 * count / total
+        logger.info("%s after all-reduce: %s=%d, tot=%d, acc=%.2f%%", head, name, count, total, share)
+
+
 def shown(figures: dict[str, float]) -> str:
     """Figures as a log line has them."""
     texts = {name: f"{value:.5f}" if isinstance(value, float) else str(value) for name, value in figures.items()}
@@ -276,7 +190,3 @@ def shown(figures: dict[str, float]) -> str:
 
 def _is_not_finite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
-
-
-def _duration(seconds: float) -> timedelta:
-    return timedelta(seconds=round(seconds))

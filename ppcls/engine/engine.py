@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,7 +26,7 @@ from ppcls.engine.callbacks import shown
 from ppcls.engine.deployed import DeployedParts
 from ppcls.engine.inference import answers
 from ppcls.engine.parts import Parts, argument_of
-from ppcls.engine.run_directory import BEST, CONFIG_COPY
+from ppcls.engine.run_directory import BEST, CONFIG_COPY, directory_of
 from ppcls.engine.sample_images import sample_images
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.utils import dist
@@ -69,8 +69,12 @@ class Engine:
             PpclsError: whatever stands in the way, each kind with its exit code.
         """
         self._refuse_bundle("trained")
-        ensure_writable(self.parts.output_dir)
-        with held(self.parts.output_dir) if dist.is_main() else nullcontext():
+        with ExitStack() as stack:
+            with dist.together():
+                ensure_writable(self.parts.output_dir)
+                if dist.is_main() or self.settings.save_on_all_ranks:
+                    own = ensure_writable(directory_of(dist.rank(), self.parts.output_dir))
+                    stack.enter_context(held(own))
             self._start_log("train.log")
             return self._train()
 
@@ -87,8 +91,8 @@ class Engine:
         state = parts.checkpointer.start(settings.checkpoints)
         if dist.is_main():
             (parts.output_dir / CONFIG_COPY).write_text(resolved_text(self.config.call), encoding="utf-8")
-        if state.epoch >= settings.epochs:
-            logger.info("nothing to do: %d of %d epochs are done", state.epoch, settings.epochs)
+        if state.epochs_done >= settings.epochs:
+            logger.info("nothing to do: %d of %d epochs are done", state.epochs_done, settings.epochs)
         model = paddle.DataParallel(parts.model) if dist.world_size() > 1 else parts.model
         Trainer(
             TRAIN_STEPS[settings.train_mode or "ClassificationStep"](model, loss),

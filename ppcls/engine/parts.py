@@ -20,10 +20,11 @@ from ppcls.config.registry import EVALUATORS, Call
 from ppcls.config.schema import InferSettings, LoaderSettings, OptimizerSettings
 from ppcls.data.loader import Loader
 from ppcls.data.sampler import sample_rng
-from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Progress, Record, SaveCheckpoint, VisualDLScalars
-from ppcls.engine.checkpoint import Checkpointer, MovingParts
+from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, SaveCheckpoint, VisualDLScalars
+from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.precision import Precision
+from ppcls.engine.progress import Progress
 from ppcls.engine.run_directory import JSON_LINES
 from ppcls.loss import CombinedLoss, build_loss
 from ppcls.metric import CombinedMetric
@@ -160,6 +161,14 @@ class Parts:
     @functools.cached_property
     def checkpointer(self) -> Checkpointer:
         """Saves and restores this training."""
+        settings, images_per_batch = self.settings, self.train_loader.batch_size * dist.world_size()
+        if settings.keep_checkpoint_max and settings.save_interval > 1:
+            logger.warning("Global.save_interval has no effect beside keep_checkpoint_max; remove one of them")
+        if settings.save_step_interval and settings.save_step_interval % self.updates_per_epoch == 0:
+            logger.warning(
+                "Global.save_step_interval has no effect: %d updates always end an epoch, which has %d",
+                *(settings.save_step_interval, self.updates_per_epoch),
+            )
         parts = MovingParts(self.model, self.optimizer, self.schedule, self.precision, self.ema)
         description = {
             "arch": self.config.Arch.model.name,
@@ -167,7 +176,15 @@ class Parts:
             "ppcls": __version__,
             "paddle": paddle.__version__,
         }
-        return Checkpointer(self.output_dir, parts, self.settings.save_interval, self.updates_per_epoch, description)
+        return Checkpointer(
+            self.output_dir,
+            parts,
+            Pace(self.updates_per_epoch, settings.update_freq, images_per_batch * settings.update_freq),
+            settings.save_interval,
+            settings.keep_checkpoint_max,
+            settings.save_on_all_ranks,
+            description,
+        )
 
     @functools.cached_property
     def callbacks(self) -> list[Callback]:
@@ -197,7 +214,7 @@ class Parts:
                     records,
                 )
             )
-        callbacks.append(SaveCheckpoint(self.checkpointer))
+        callbacks.append(SaveCheckpoint(self.checkpointer, progress, settings.save_step_interval))
         for record in records:
             if isinstance(record, Callback):
                 callbacks.append(record)

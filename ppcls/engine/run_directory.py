@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
@@ -17,25 +18,73 @@ CONFIG_COPY = "config.yaml"
 JSON_LINES = "train.jsonl"
 RECORDS = (CONFIG_COPY, JSON_LINES)
 NUM_NEWEST = 2
-_NAME = re.compile(r"epoch_(\d+)")
+_NAME = re.compile(r"epoch_(\d+)(?:_step_(\d+))?")
+
+Place = tuple[int, int]
+"""How far a training is: epochs that have ended, and in the middle of the next one the updates so far, else 0."""
+START: Place = (0, 0)
+
+
+def directory_of(rank: int, output_dir: Path) -> Path:
+    """Where a process writes checkpoints."""
+    return output_dir / f"rank_{rank}" if rank else output_dir
+
+
+def name_of(place: Place) -> str:
+    """``epoch_3`` at the end of an epoch, ``epoch_3_step_1200`` in the middle of it."""
+    epochs, step = place
+    return f"epoch_{epochs + 1}_step_{step}" if step else f"epoch_{epochs}"
+
+
+def place_of(name: str) -> Place | None:
+    """The place in a checkpoint's name; None for another name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        return None
+    return (int(match[1]), 0) if match[2] is None else (int(match[1]) - 1, int(match[2]))
+
+
+def newest_first(names: Iterable[str]) -> list[str]:
+    """Those that are names of checkpoints, in the order of their places."""
+    places = {name: place for name in names if (place := place_of(name))}
+    return sorted(places, key=places.__getitem__, reverse=True)
 
 
 def checkpoints_in(directory: Path) -> list[Path]:
     """The directories named like checkpoints, newest first."""
-    paths = [path for path in directory.glob("epoch_*") if _NAME.fullmatch(path.name) and path.is_dir()]
-    return sorted(paths, key=epoch_of, reverse=True)
+    return [directory / name for name in newest_first(path.name for path in directory.glob("epoch_*") if path.is_dir())]
 
 
-def newest_valid(directory: Path, quiet: bool = False) -> Path | None:
-    """The newest checkpoint that verifies; every newer one that does not is named in a warning."""
-    for path in checkpoints_in(directory):
-        try:
-            verify(path)
-            return path
-        except StorageError as error:
-            if not quiet:
-                logger.warning("%s; trying the one before it", error)
-    return None
+def newest_valid(directory: Path) -> Path | None:
+    """The newest checkpoint that verifies."""
+    return next(filter(Trust().has, checkpoints_in(directory)), None)
+
+
+class Trust:
+    """Remembers which directories verified; what has not changed in size or time since is not read again."""
+
+    def __init__(self) -> None:
+        self._stamps: dict[Path, list] = {}
+
+    def give(self, directory: Path) -> None:
+        """Trust a directory that has just been written."""
+        self._stamps[directory] = _stamp(directory)
+
+    def has(self, directory: Path) -> bool:
+        """Whether it verifies."""
+        stamp = _stamp(directory)
+        if self._stamps.get(directory) != stamp:
+            try:
+                verify(directory)
+            except StorageError:
+                return False
+            self._stamps[directory] = stamp
+        return True
+
+
+def _stamp(directory: Path) -> list:
+    files = sorted(directory.iterdir())
+    return [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
 
 
 def best_epoch(directory: Path) -> int:
@@ -47,31 +96,34 @@ def best_epoch(directory: Path) -> int:
         return 0
 
 
-def epoch_of(path: Path) -> int:
-    """The epoch in a checkpoint's name; -1 for another name."""
-    match = _NAME.fullmatch(path.name)
-    return int(match[1]) if match else -1
+def prune(directory: Path, newest: Path, save_interval: int, keep_max: int | None, trust: Trust) -> None:
+    """Remove the checkpoints before ``newest`` that are not kept; damaged ones count for nothing.
 
-
-def prune(directory: Path, epoch: int, save_interval: int) -> None:
-    """Remove the checkpoints before ``epoch`` but the newest two that verify and every ``save_interval``-th."""
+    Kept are the newest ``keep_max``; without that number the newest two and every ``save_interval``-th epoch.
+    """
+    names = [path.name for path in checkpoints_in(directory)]
     num_good = 0
-    for path in checkpoints_in(directory):
-        if epoch_of(path) > epoch:
-            continue
-        if num_good < NUM_NEWEST:
+    for name in names[names.index(newest.name) :]:
+        path = directory / name
+        if num_good < (keep_max or NUM_NEWEST):
             # A damaged one does not count: an older one stays in its place.
-            num_good += epoch_of(path) == epoch or _is_good(path)
-        elif not save_interval or epoch_of(path) % save_interval:
+            num_good += trust.has(path)
+        elif keep_max or not _ends_interval(name, save_interval):
             _remove(path)
 
 
-def set_aside(directory: Path, epoch: int) -> Path | None:
-    """Move what is of later epochs, and all else when none is done, to ``earlier_N``; give that folder."""
-    left = [path for path in checkpoints_in(directory) if epoch_of(path) > epoch]
-    if (directory / BEST).is_dir() and not 0 < best_epoch(directory) <= epoch:
+def _ends_interval(name: str, save_interval: int) -> bool:
+    match = _NAME.fullmatch(name)
+    return bool(match and match[2] is None and save_interval and int(match[1]) % save_interval == 0)
+
+
+def set_aside(directory: Path, place: Place) -> Path | None:
+    """Move what is of later places, and all else when none is done, to ``earlier_N``; give that folder."""
+    left = [path for path in checkpoints_in(directory) if (place_of(path.name) or START) > place]
+    # Best weights are of the end of an epoch.
+    if (directory / BEST).is_dir() and not 0 < best_epoch(directory) <= place[0]:
         left.append(directory / BEST)
-    if epoch == 0:
+    if place == START:
         left += [directory / name for name in RECORDS if (directory / name).is_file()]
     if not left:
         return None
@@ -87,11 +139,3 @@ def _remove(path: Path) -> None:
         remove(path)
     except OSError as error:
         logger.warning("%s: cannot be removed (%s)", path, error.strerror or error)
-
-
-def _is_good(path: Path) -> bool:
-    try:
-        verify(path)
-    except StorageError:
-        return False
-    return True

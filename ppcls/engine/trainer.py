@@ -32,13 +32,14 @@ class TrainState:
 
     Attributes:
         epoch: the epoch that runs or has just ended, from 1; 0 before the first.
-        batch: batches of this epoch that are done.
+        batch: batches of this epoch that are done; 0 once the epoch is.
         step: optimizer updates since the beginning of the training.
         metrics: figures of the last evaluation.
         best: the best main metric so far, and the epoch it is from.
         learning_rate: the rate of the last update.
         reader_seconds: what the last batch was waited for.
         batch_seconds: what the last batch took in all.
+        sums: what each process had summed up for the log when it was last saved in the middle of an epoch.
         stop: set by a callback to end after this batch.
     """
 
@@ -51,7 +52,13 @@ class TrainState:
     learning_rate: float = 0.0
     reader_seconds: float = 0.0
     batch_seconds: float = 0.0
+    sums: list[dict[str, Any]] = field(default_factory=list)
     stop: bool = False
+
+    @property
+    def epochs_done(self) -> int:
+        """Epochs that have ended."""
+        return self.epoch - 1 if self.batch else self.epoch
 
 
 @dataclass
@@ -133,6 +140,7 @@ class Trainer:
     def fit(self, state: TrainState) -> TrainState:
         """Train from ``state`` (changed in place) to the last epoch, or until a callback sets ``stop``.
 
+        A state in the middle of an epoch goes on with that epoch's next batch.
         An epoch that is left in the middle has no ``on_epoch_end``: it is neither evaluated nor saved as done.
 
         Raises:
@@ -141,10 +149,10 @@ class Trainer:
         try:
             for callback in self.callbacks:
                 callback.on_train_start(state)
-            while state.epoch < self.epochs and not state.stop:
-                state.epoch += 1
+            while state.epochs_done < self.epochs and not state.stop:
+                state.epoch = state.epochs_done + 1
                 self._fit_epoch(state)
-                if state.batch == self.batches_per_epoch:
+                if not state.batch:
                     for callback in self.callbacks:
                         callback.on_epoch_end(state)
         finally:
@@ -157,9 +165,9 @@ class Trainer:
         seed_everything(self.seed, state.epoch, dist.rank())
         self.model.train()
         self.loader.set_epoch(state.epoch)
-        state.batch = 0
+        batches = islice(self.loader.iterate(state.batch), self.batches_per_epoch - state.batch)
         started = time.perf_counter()
-        for batch in islice(self.loader, self.batches_per_epoch):
+        for batch in batches:
             state.reader_seconds = time.perf_counter() - started
             state.batch += 1
             output = self.step(batch, state)
@@ -172,6 +180,7 @@ class Trainer:
         if self.schedule.by_epoch:
             self.schedule.step()
         self._share_statistics()
+        state.batch = 0
 
     def step(self, batch: Batch, state: TrainState) -> StepOutput:
         """Forward, loss and backward of one batch; every ``accumulate`` batches the weights move.

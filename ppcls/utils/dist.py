@@ -3,11 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import paddle
+
+from ppcls.utils.errors import PeerError, PpclsError
 
 
 def rank() -> int:
@@ -53,6 +56,28 @@ def gathered(value: Any) -> list[Any]:
     values: list[Any] = []
     paddle.distributed.all_gather_object(values, value)
     return values
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Run a block in every process; when it fails in one it fails in all, and none is left waiting for another.
+
+    The block itself must not wait for other processes.
+
+    Raises:
+        PeerError: another process could not do it; says which, and why.
+    """
+    failure: PpclsError | OSError | None = None
+    try:
+        yield
+    except (PpclsError, OSError) as error:
+        failure = error
+    failures = gathered(None if failure is None else str(failure))
+    if failure is not None:
+        raise failure
+    for number, text in enumerate(failures):
+        if text is not None:
+            raise PeerError(f"process {number}: {text}")
 
 
 def broadcast_from_main(tensors: Iterable[paddle.Tensor]) -> None:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import paddle
 import pytest
 
-from ppcls.engine.callbacks import Evaluation, JsonLines, Progress, SaveCheckpoint, VisualDLScalars
+from ppcls.engine.callbacks import Evaluation, JsonLines, SaveCheckpoint, VisualDLScalars
+from ppcls.engine.progress import Progress
 from ppcls.engine.trainer import StepOutput, TrainState
 from ppcls.metric import CombinedMetric, TopkAcc
 
@@ -163,7 +164,8 @@ def test_figures_of_an_evaluation_are_recorded():
 
 def test_a_checkpoint_is_saved_after_every_epoch():
     saved = []
-    SaveCheckpoint(SimpleNamespace(save=lambda state: saved.append(state.epoch))).on_epoch_end(TrainState(epoch=3))
+    checkpointer = SimpleNamespace(save=lambda state: saved.append(state.epoch))
+    SaveCheckpoint(checkpointer, Progress(3, 2, 1)).on_epoch_end(TrainState(epoch=3))
     assert saved == [3]
 
 

@@ -14,7 +14,7 @@ import toys
 from paddle import nn
 from safetensors.numpy import load_file
 
-from ppcls.engine.checkpoint import Checkpointer, MovingParts
+from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.precision import Precision
 from ppcls.engine.run_directory import newest_valid
@@ -22,6 +22,8 @@ from ppcls.engine.trainer import TrainState
 from ppcls.optimizer.schedule import Piecewise
 from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.storage import verify
+
+PACE = Pace(updates_per_epoch=2, batches_per_update=1, images_per_update=8)
 
 
 def net(width=4):
@@ -43,13 +45,14 @@ def adamw(rate, parameters):
 class Run:
     """A model with its optimizer, schedule and average, and steps on noise."""
 
-    def __init__(self, directory, build=momentum, width=4, with_ema=True, save_interval=0, updates_per_epoch=2):
+    def __init__(self, directory, build=momentum, width=4, with_ema=True, pace=PACE, **keeping):
         self.model = net(width)
         self.schedule = Piecewise(10, 2, [1, 2], [0.1, 0.01, 0.001])
         self.optimizer = build(self.schedule, self.model.parameters())
         ema = ModelEMA(self.model, 0.9) if with_ema else None
         self.parts = MovingParts(self.model, self.optimizer, self.schedule, Precision(), ema)
-        self.checkpointer = Checkpointer(directory, self.parts, save_interval, updates_per_epoch, {"arch": "net"})
+        keeping = {"save_interval": 0, **keeping}
+        self.checkpointer = Checkpointer(directory, self.parts, pace, **keeping, description={"arch": "net"})
 
     def step(self, number):
         rng = np.random.RandomState(number)
@@ -186,7 +189,9 @@ def test_auto_with_only_damaged_checkpoints_does_not_start_over(tmp_path):
     run = Run(tmp_path)
     save(run, 1)
     damage(tmp_path / "epoch_1" / "state.json", "flipped")
-    with pytest.raises(StorageError, match="none of the 1 checkpoints in .* can be used; move them away"):
+    with pytest.raises(
+        StorageError, match="none of the 1 checkpoints in .* can be used .*state.json: altered.*; move them"
+    ):
         Run(tmp_path).checkpointer.load("auto")
 
 
@@ -348,7 +353,7 @@ def test_continuing_from_the_newest_sets_nothing_aside(tmp_path):
 def test_another_number_of_updates_in_an_epoch_is_refused(tmp_path):
     save(Run(tmp_path), 1)
     with pytest.raises(ConfigError, match="an epoch had 2 updates and has 4 now, so the learning rate would not fit"):
-        Run(tmp_path, updates_per_epoch=4).checkpointer.start("auto")
+        Run(tmp_path, pace=Pace(4, 1, 8)).checkpointer.start("auto")
 
 
 def test_best_weights_of_an_abandoned_branch_are_set_aside(tmp_path):

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How far a training is and how well it goes: log lines, a bar, and the means of an epoch."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ppcls.engine.callbacks import Callback, Record, shown
+from ppcls.metric import CombinedMetric
+from ppcls.utils import dist
+from ppcls.utils.logger import has_bar, logger
+from ppcls.utils.memory import peak_memory_mb
+
+if TYPE_CHECKING:
+    from ppcls.engine.trainer import StepOutput, TrainState
+
+
+class Progress(Callback):
+    """Log lines and, on a terminal, a bar: running means of the epoch, time per batch, time left.
+
+    Args:
+        epochs: the last epoch.
+        batches_per_epoch: batches in each.
+        print_batch_step: batches between two lines.
+        metric: fed with the training batches; None for none.
+        show_memory: add the largest memory so far to each line.
+        records: what else wants every line, as a mapping.
+    """
+
+    def __init__(
+        self,
+        epochs: int,
+        batches_per_epoch: int,
+        print_batch_step: int,
+        metric: CombinedMetric | None = None,
+        show_memory: bool = False,
+        records: tuple[Record, ...] = (),
+    ) -> None:
+        self.epochs = epochs
+        self.batches_per_epoch = batches_per_epoch
+        self.print_batch_step = print_batch_step
+        self.metric = metric
+        self.show_memory = show_memory
+        self.records = records
+        self.bar: tqdm | None = None
+        self._sums: dict[str, float] = {}
+        self._earlier: list[dict[str, Any]] = []
+
+    def on_train_start(self, state: TrainState) -> None:
+        """Begin with empty sums, or those of an epoch that was left in the middle."""
+        self._start_epoch()
+        # Each process takes up its own; with another number of processes, each of the old ones is in one of the new.
+        self._earlier = state.sums[dist.rank() :: dist.world_size()] if state.batch else []
+
+    def on_step_end(self, state: TrainState, output: StepOutput) -> None:
+        """Add one batch; every ``print_batch_step`` batches write a line."""
+        if self._earlier:
+            self._take_up(state, [*output.parts, *self._metric_names])
+        for name, value in output.parts.items():
+            self._sums[name] = self._sums.get(name, 0.0) + float(value) * output.num_samples
+        self._num_samples += output.num_samples
+        self._seconds += state.batch_seconds
+        if self.metric:
+            self.metric.update(output.logits.astype("float32"), output.labels)
+        self._window.append((state.batch_seconds, state.reader_seconds, output.num_samples))
+        if state.batch % self.print_batch_step == 0 or state.batch == self.batches_per_epoch:
+            self._write_line(state)
+        self._move_bar(state)
+
+    def on_epoch_end(self, state: TrainState) -> None:
+        """Write the means of the epoch, over all processes."""
+        self._close_bar()
+        figures = self._figures_of_all()
+        ips = self._num_samples * dist.world_size() / self._seconds
+        head = f"[Train][Epoch {state.epoch}/{self.epochs}][Avg]"
+        logger.info("%s %s, ips: %.1f images/s, time: %s", head, shown(figures), ips, _duration(self._seconds))
+        self._record({"event": "epoch", "epoch": state.epoch, "step": state.step, **figures, "ips": ips})
+        self._start_epoch()
+
+    def on_train_end(self, state: TrainState) -> None:
+        """Take the bar away."""
+        self._close_bar()
+
+    def sums(self) -> dict[str, Any]:
+        """What this process has summed up since the beginning of the epoch, as plain numbers."""
+        counts: list[list] = []
+
+        def note(array: np.ndarray) -> np.ndarray:
+            counts.append(array.tolist())
+            return array
+
+        if self.metric:
+            # What a metric sums up over processes is all that it remembers.
+            self.metric.sync(note)
+        return {
+            "names": [*self._sums, *self._metric_names],
+            "num_samples": self._num_samples,
+            "seconds": self._seconds,
+            "parts": dict(self._sums),
+            "metric": counts,
+        }
+
+    def _take_up(self, state: TrainState, names: list[str]) -> None:
+        """Add what was summed up before the run was continued in this epoch."""
+        earlier, self._earlier = self._earlier, []
+        if any(sums["names"] != names for sums in earlier):
+            logger.warning(
+                "losses or metrics are not those of before: the means of epoch %d are over its batches from %d on",
+                *(state.epoch, state.batch),
+            )
+            return
+        self._num_samples = sum(sums["num_samples"] for sums in earlier)
+        self._seconds = sum(sums["seconds"] for sums in earlier) / len(earlier)
+        self._sums = {name: sum(sums["parts"][name] for sums in earlier) for name in earlier[0]["parts"]}
+        if self.metric:
+            counts = zip(*(sums["metric"] for sums in earlier))
+            self.metric.sync(lambda array: np.asarray([*map(np.asarray, next(counts))], array.dtype).sum(0))
+
+    @property
+    def _metric_names(self) -> list[str]:
+        return self.metric.names if self.metric else []
+
+    def _start_epoch(self) -> None:
+        self._sums = {}
+        self._num_samples = 0
+        self._seconds = 0.0
+        self._window: list[tuple[float, float, int]] = []
+        if self.metric:
+            self.metric.reset()
+
+    def _write_line(self, state: TrainState) -> None:
+        batch_seconds, reader_seconds, num_samples = (sum(column) for column in zip(*self._window))
+        count = len(self._window)
+        self._window = []
+        ips = num_samples * dist.world_size() / batch_seconds
+        batches_left = (self.epochs - state.epoch + 1) * self.batches_per_epoch - state.batch
+        eta = batches_left * batch_seconds / count
+        figures = {name: total / self._num_samples for name, total in self._sums.items()}
+        if self.metric:
+            figures.update(self.metric.compute())
+        memory = f", memory: {peak_memory_mb():.0f} MB" if self.show_memory else ""
+        logger.info(
+            "[Train][Epoch %d/%d][Iter: %d/%d] step: %d, lr: %.8g, %s, batch_cost: %.5fs, reader_cost: %.5fs, "
+            "ips: %.1f images/s, eta: %s%s",
+            *(state.epoch, self.epochs, state.batch, self.batches_per_epoch, state.step, state.learning_rate),
+            *(shown(figures), batch_seconds / count, reader_seconds / count, ips, _duration(eta), memory),
+            extra={"on_bar": True},
+        )
+        place = {"epoch": state.epoch, "batch": state.batch, "step": state.step, "lr": state.learning_rate}
+        costs = {"batch_cost": batch_seconds / count, "reader_cost": reader_seconds / count, "ips": ips}
+        self._record({"event": "train", **place, **figures, **costs, "eta_seconds": eta})
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"{shown(figures)}, {ips:.0f} images/s")
+
+    def _figures_of_all(self) -> dict[str, float]:
+        names = list(self._sums)
+        totals = dist.sum_over_ranks(np.array([self._num_samples, *self._sums.values()], np.float64))
+        figures = {name: float(total / totals[0]) for name, total in zip(names, totals[1:])}
+        if self.metric:
+            self.metric.sync(dist.sum_over_ranks)
+            figures.update(self.metric.compute())
+        return figures
+
+    def _record(self, record: dict[str, Any]) -> None:
+        for write in self.records:
+            write(record)
+
+    def _move_bar(self, state: TrainState) -> None:
+        if self.bar is None and has_bar() and dist.is_main():
+            self.bar = tqdm(
+                initial=state.batch - 1,
+                total=self.batches_per_epoch,
+                desc=f"epoch {state.epoch}/{self.epochs}",
+                leave=False,
+            )
+        if self.bar is not None:
+            self.bar.update(1)
+
+    def _close_bar(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
+
+
+def _duration(seconds: float) -> timedelta:
+    return timedelta(seconds=round(seconds))
