@@ -8,6 +8,8 @@ A schedule's step is one optimizer update, or one epoch with ``by_epoch``. Param
 * ``warmup_epoch``: length of the warmup in epochs; a fraction is allowed unless ``by_epoch``. What follows
   the warmup is shifted, not cut: a decay after 30 epochs comes 30 epochs after the warmup. A warmup of
   ``epochs`` or more lasts for the whole training.
+* ``warmup_overlaps``: count the decay from the first step of the training instead of from the end of the warmup,
+  which then covers its beginning (MindSpore's rule; with it a rate may jump where the warmup ends).
 * ``warmup_start_lr``: the rate of the first step of the warmup, which rises linearly.
 * ``last_epoch``: the number of the last step taken before; -1 starts from the beginning.
 * ``by_epoch``: the rate changes after an epoch, not after an update.
@@ -37,6 +39,7 @@ class Schedule(LRScheduler):
         warmup_start_lr: the rate at step 0; it rises to ``decay(0)``.
         by_epoch: whether the owner calls ``step`` after each epoch, not after each update.
         last_epoch: the number of the last step taken before.
+        decay_start: the step that ``decay`` counts from; None means the end of the warmup.
 
     Raises:
         ValueError: the warmup would have to fall, or a rate is negative.
@@ -49,6 +52,7 @@ class Schedule(LRScheduler):
         warmup_start_lr: float = 0.0,
         by_epoch: bool = False,
         last_epoch: int = -1,
+        decay_start: int | None = None,
     ) -> None:
         peak = decay(0)
         if warmup_steps and not 0 <= warmup_start_lr <= peak:
@@ -56,6 +60,7 @@ class Schedule(LRScheduler):
         self.decay = decay
         self.warmup_steps = warmup_steps
         self.warmup_start_lr = warmup_start_lr
+        self.decay_start = warmup_steps if decay_start is None else decay_start
         self.by_epoch = by_epoch
         super().__init__(peak, last_epoch)
 
@@ -63,7 +68,7 @@ class Schedule(LRScheduler):
         """The learning rate of the given step, counted from 0."""
         if step < self.warmup_steps:
             return self.warmup_start_lr + (self.base_lr - self.warmup_start_lr) * step / self.warmup_steps
-        return self.decay(step - self.warmup_steps)
+        return self.decay(step - self.decay_start)
 
     def get_lr(self) -> float:
         """The learning rate of the present step."""
@@ -92,17 +97,26 @@ class Timeline:
         step_each_epoch: optimizer updates in an epoch.
         by_epoch: whether a step is an epoch.
         warmup_epoch: length of the warmup.
+        warmup_overlaps: whether the decay begins with the training, not after the warmup.
 
     Attributes:
         steps_each_epoch: steps of the schedule in an epoch.
         warmup_steps: steps of the warmup.
-        decay_steps: steps left after the warmup.
+        decay_start: the step that the decay begins at.
+        decay_steps: steps from there to the end.
 
     Raises:
         ValueError: a length is not positive, or ``warmup_epoch`` is a fraction with ``by_epoch``.
     """
 
-    def __init__(self, epochs: int, step_each_epoch: int, by_epoch: bool, warmup_epoch: float = 0.0) -> None:
+    def __init__(
+        self,
+        epochs: int,
+        step_each_epoch: int,
+        by_epoch: bool,
+        warmup_epoch: float = 0.0,
+        warmup_overlaps: bool = False,
+    ) -> None:
         if epochs < 1 or step_each_epoch < 1:
             raise ValueError(f"a schedule needs at least one epoch and one step; got {epochs} and {step_each_epoch}")
         if warmup_epoch < 0:
@@ -114,7 +128,8 @@ class Timeline:
         self.steps_each_epoch = 1 if by_epoch else step_each_epoch
         # PaddleClas: a warmup longer than the training is cut to it.
         self.warmup_steps = round(min(warmup_epoch, epochs) * self.steps_each_epoch)
-        self.decay_steps = epochs * self.steps_each_epoch - self.warmup_steps
+        self.decay_start = 0 if warmup_overlaps else self.warmup_steps
+        self.decay_steps = epochs * self.steps_each_epoch - self.decay_start
 
 
 @SCHEDULES.register
@@ -161,6 +176,7 @@ def Piecewise(
     last_epoch: int = -1,
     by_epoch: bool = False,
     learning_rate: float | None = None,
+    warmup_overlaps: bool = False,
 ) -> Schedule:
     """``values[i]`` until ``decay_epochs[i]``, then the next; the last value to the end.
 
@@ -173,6 +189,7 @@ def Piecewise(
         warmup_start_lr: the rate of the first step of the warmup.
         last_epoch: the number of the last step taken before.
         by_epoch: the rate changes after an epoch, not after an update.
+        warmup_overlaps: count the decay from the first step of the training.
         learning_rate: has no effect; many files for PaddleClas give it.
 
     Raises:
@@ -197,13 +214,13 @@ def Piecewise(
             values,
             learning_rate,
         )
-    timeline = Timeline(epochs, step_each_epoch, by_epoch, warmup_epoch)
+    timeline = Timeline(epochs, step_each_epoch, by_epoch, warmup_epoch, warmup_overlaps)
     boundaries = [epoch * timeline.steps_each_epoch for epoch in decay_epochs]
 
     def decay(step: int) -> float:
         return values[bisect_right(boundaries, step)]
 
-    return Schedule(decay, timeline.warmup_steps, warmup_start_lr, by_epoch, last_epoch)
+    return Schedule(decay, timeline.warmup_steps, warmup_start_lr, by_epoch, last_epoch, timeline.decay_start)
 
 
 @SCHEDULES.register
@@ -217,6 +234,7 @@ def Step(
     warmup_start_lr: float = 0.0,
     last_epoch: int = -1,
     by_epoch: bool = False,
+    warmup_overlaps: bool = False,
 ) -> Schedule:
     """Multiply the rate by ``gamma`` every ``step_size`` epochs (rounded down to whole updates).
 
@@ -228,7 +246,7 @@ def Step(
         lr: {name: Step, learning_rate: 0.016, step_size: 2.4, gamma: 0.97, warmup_epoch: 5}
     """
     _check_gamma(gamma)
-    timeline = Timeline(epochs, step_each_epoch, by_epoch, warmup_epoch)
+    timeline = Timeline(epochs, step_each_epoch, by_epoch, warmup_epoch, warmup_overlaps)
     if by_epoch and step_size != int(step_size):
         raise ValueError(f"with by_epoch the rate changes between epochs: step_size {step_size} must be whole")
     interval = int(step_size * timeline.steps_each_epoch)
@@ -240,6 +258,7 @@ def Step(
         warmup_start_lr,
         by_epoch,
         last_epoch,
+        timeline.decay_start,
     )
 
 
@@ -254,6 +273,7 @@ def MultiStepDecay(
     warmup_start_lr: float = 0.0,
     last_epoch: int = -1,
     by_epoch: bool = False,
+    warmup_overlaps: bool = False,
 ) -> Schedule:
     """Multiply the rate by ``gamma`` at each of ``milestones``, in epochs after the warmup.
 
@@ -266,13 +286,13 @@ def MultiStepDecay(
     """
     _check_gamma(gamma)
     _check_rising("milestones", milestones)
-    timeline = Timeline(epochs, step_each_epoch, by_epoch, warmup_epoch)
+    timeline = Timeline(epochs, step_each_epoch, by_epoch, warmup_epoch, warmup_overlaps)
     boundaries = [epoch * timeline.steps_each_epoch for epoch in milestones]
 
     def decay(step: int) -> float:
         return learning_rate * gamma ** bisect_right(boundaries, step)
 
-    return Schedule(decay, timeline.warmup_steps, warmup_start_lr, by_epoch, last_epoch)
+    return Schedule(decay, timeline.warmup_steps, warmup_start_lr, by_epoch, last_epoch, timeline.decay_start)
 
 
 @SCHEDULES.register
@@ -285,23 +305,44 @@ def Cosine(
     warmup_start_lr: float = 0.0,
     last_epoch: int = -1,
     by_epoch: bool = False,
+    warmup_overlaps: bool = False,
+    T_max: float | None = None,
 ) -> Schedule:
     """Fall to ``eta_min`` along half a cosine (Loshchilov and Hutter, arXiv:1608.03983, equation 5).
 
-    Past the end of the training the cosine goes on, so the rate rises again.
+    Past its end the cosine goes on, so the rate rises again.
+
+    Args:
+        epochs: length of the training.
+        step_each_epoch: optimizer updates in an epoch.
+        learning_rate: the rate where the cosine starts.
+        eta_min: the rate where it ends.
+        warmup_epoch: length of the warmup.
+        warmup_start_lr: the rate of the first step of the warmup.
+        last_epoch: the number of the last step taken before.
+        by_epoch: the rate changes after an epoch, not after an update.
+        warmup_overlaps: count the decay from the first step of the training.
+        T_max: length of the half cosine in epochs; None means to the end of the training.
+
+    Raises:
+        ValueError: ``T_max`` is not positive.
 
     YAML::
 
         lr: {name: Cosine, learning_rate: 0.5, warmup_epoch: 5}
     """
-    timeline = Timeline(epochs, step_each_epoch, by_epoch, warmup_epoch)
+    timeline = Timeline(epochs, step_each_epoch, by_epoch, warmup_epoch, warmup_overlaps)
+
+    if T_max is not None and T_max <= 0:
+        raise ValueError(f"T_max must be above 0; leave it out for a cosine that ends with the training; got {T_max}")
+    length = timeline.decay_steps if T_max is None else T_max * timeline.steps_each_epoch
 
     def decay(step: int) -> float:
-        if timeline.decay_steps == 0:
+        if length == 0:
             return learning_rate
-        return eta_min + (learning_rate - eta_min) * (1 + math.cos(math.pi * step / timeline.decay_steps)) / 2
+        return eta_min + (learning_rate - eta_min) * (1 + math.cos(math.pi * step / length)) / 2
 
-    return Schedule(decay, timeline.warmup_steps, warmup_start_lr, by_epoch, last_epoch)
+    return Schedule(decay, timeline.warmup_steps, warmup_start_lr, by_epoch, last_epoch, timeline.decay_start)
 
 
 @SCHEDULES.register
@@ -316,6 +357,7 @@ def Linear(
     warmup_start_lr: float = 0.0,
     last_epoch: int = -1,
     by_epoch: bool = False,
+    warmup_overlaps: bool = False,
 ) -> Schedule:
     """Fall to ``end_lr`` along a polynomial of degree ``power``, a straight line by default.
 
@@ -330,6 +372,7 @@ def Linear(
         warmup_start_lr: the rate of the first step of the warmup.
         last_epoch: the number of the last step taken before.
         by_epoch: the rate changes after an epoch, not after an update.
+        warmup_overlaps: count the decay from the first step of the training.
 
     Raises:
         ValueError: ``power`` is not positive.
@@ -340,7 +383,7 @@ def Linear(
     """
     if power <= 0:
         raise ValueError(f"power must be above 0, or the rate would not fall; got {power}")
-    timeline = Timeline(epochs, step_each_epoch, by_epoch, warmup_epoch)
+    timeline = Timeline(epochs, step_each_epoch, by_epoch, warmup_epoch, warmup_overlaps)
 
     def decay(step: int) -> float:
         if timeline.decay_steps == 0:
@@ -349,7 +392,7 @@ def Linear(
         progress = min(step / (cycles * timeline.decay_steps), 1.0)
         return end_lr + (learning_rate - end_lr) * (1 - progress) ** power
 
-    return Schedule(decay, timeline.warmup_steps, warmup_start_lr, by_epoch, last_epoch)
+    return Schedule(decay, timeline.warmup_steps, warmup_start_lr, by_epoch, last_epoch, timeline.decay_start)
 
 
 def _check_rising(name: str, epochs: Sequence[float]) -> None:

@@ -227,3 +227,37 @@ def follow(schedule: Schedule, case: dict[str, Any]) -> list[float]:
         if not schedule.by_epoch or (iteration + 1) % step_each_epoch == 0:
             schedule.step()
     return seen
+
+
+@pytest.mark.parametrize("warmup_epochs", [0, 2])
+def test_exponential_of_mindspore_with_its_warmup(warmup_epochs):
+    # lr_scheduler: exponential, lr_epochs: [3, 5], lr_gamma: 0.3 (milestones counted from the first step); its linear
+    # warmup is one update ahead of ours, as it begins with lr / steps instead of 0.
+    steps = 4
+    schedule = MultiStepDecay(
+        8, steps, 0.1, milestones=[3, 5], gamma=0.3, warmup_epoch=warmup_epochs, warmup_overlaps=True
+    )
+    expected = [0.1 * 0.3 ** ((step >= 3 * steps) + (step >= 5 * steps)) for step in range(8 * steps)]
+    for step in range(warmup_epochs * steps):
+        expected[step] = 0.1 * step / (warmup_epochs * steps)
+    assert rates(schedule, 8 * steps) == pytest.approx(expected)
+
+
+def test_cosine_annealing_of_mindspore():
+    # lr_scheduler: cosine_annealing, T_max: 6, eta_min: 0.01: one rate an epoch, whatever the length of the training.
+    schedule = Cosine(4, 10, 0.1, eta_min=0.01, T_max=6, by_epoch=True)
+    expected = [0.01 + (0.1 - 0.01) * (1 + math.cos(math.pi * epoch / 6)) / 2 for epoch in range(4)]
+    assert rates(schedule, 4) == pytest.approx(expected)
+
+
+def test_cosine_with_an_overlapping_warmup_goes_on_where_it_would_be_without():
+    plain = rates(Cosine(6, 5, 0.1, T_max=6), 30)
+    overlapping = rates(Cosine(6, 5, 0.1, T_max=6, warmup_epoch=2, warmup_overlaps=True), 30)
+    assert overlapping[:11] == pytest.approx([0.1 * step / 10 for step in range(10)] + [plain[10]])
+    assert overlapping[10:] == pytest.approx(plain[10:])
+
+
+@pytest.mark.parametrize("length", [0, -1])
+def test_a_cosine_without_length_is_refused(length):
+    with pytest.raises(ValueError, match="T_max must be above 0"):
+        Cosine(6, 5, 0.1, T_max=length)
