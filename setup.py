@@ -20,9 +20,11 @@ EXTRAS = {
     # paddle2onnx holds onnx at 1.17 or below; neither has a wheel for Python 3.13.
     "onnx": ['paddle2onnx==2.1.0; python_version < "3.13"', "onnxruntime>=1.19"],
     "visualdl": ["visualdl>=2.5.3"],
+    # Object storage as s3://; it brings fsspec. Other schemes need their own package, such as gcsfs for gs://.
+    "cloud": ["s3fs>=2024.6"],
     # Serving has no code yet; the name is kept so that scripts can already ask for it.
     "serve": [],
-    "dev": ["pytest>=8.0", "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "scikit-learn>=1.5"],
+    "dev": ["pytest>=8.0", "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "scikit-learn>=1.5", "moto[server]>=5.0"],
 }
 
 

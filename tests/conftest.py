@@ -68,3 +68,33 @@ def fill_rule(filled_value):
 def reference_images():
     """A function that returns the reference's images for a shape [N, 3, H, W]."""
     return lambda shape: np.random.RandomState(1234).standard_normal(tuple(shape)).astype("float32")
+
+
+@pytest.fixture(scope="session")
+def object_storage():
+    """An S3 server; skipped where its packages are not installed."""
+    for package in ("s3fs", "moto.server", "boto3"):
+        pytest.importorskip(package)
+    from object_storage import ObjectStorage
+
+    storage = ObjectStorage()
+    storage.start()
+    yield storage
+    storage.stop()
+
+
+@pytest.fixture
+def s3(object_storage, monkeypatch, tmp_path):
+    """The S3 server with an empty bucket, reached as ``s3://bucket`` by this process; waits are short."""
+    from s3fs import S3FileSystem
+
+    from ppcls.utils import remote
+
+    for name, value in object_storage.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PPCLS_CACHE", str(tmp_path / "cache"))
+    for name, value in {"NUM_ATTEMPTS": 1, "CONNECT_TIMEOUT_SECONDS": 2, "READ_TIMEOUT_SECONDS": 5}.items():
+        monkeypatch.setattr(remote, name, value)
+    S3FileSystem.clear_instance_cache()
+    object_storage.empty()
+    return object_storage

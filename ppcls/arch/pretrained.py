@@ -13,8 +13,9 @@ import numpy as np
 import paddle
 import safetensors
 
-from ppcls.utils.download import fetch, is_url, without_secrets
+from ppcls.utils.download import is_url, without_secrets
 from ppcls.utils.errors import StorageError
+from ppcls.utils.local_copy import local_path
 from ppcls.utils.storage import verify
 from ppcls.utils.unpickle import load_arrays
 
@@ -158,8 +159,9 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     bfloat16 values come as uint16, their bits.
 
     Args:
-        path: a checkpoint directory, a ``.safetensors`` or ``.pdparams`` file, any of them as an http(s) URL
-            (with ``#sha256=...`` when the digest is known), or a path from which the ending is left out.
+        path: a checkpoint directory, a ``.safetensors`` or ``.pdparams`` file, or a URL: of a file on
+            the web or in object storage (with ``#sha256=...`` when the digest is known), of a checkpoint directory
+            in object storage. From a path the ending may be left out.
             A checkpoint is verified first; its averaged (EMA) weights are preferred.
 
     Raises:
@@ -174,7 +176,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def _located(path: str | os.PathLike) -> Path:
-    path = fetch(str(path)) if is_url(path) else Path(path).expanduser()
+    path = Path(local_path(str(path))) if is_url(path) else Path(path).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix in _ENDINGS):
         return path
     # Not with_suffix: the name of a model may have a dot in it, as in MobileNetV1_x0.25.

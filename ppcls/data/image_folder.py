@@ -13,6 +13,7 @@ from ppcls.config.registry import DATASETS, TRANSFORMS
 from ppcls.data.dataset import FileDataset
 from ppcls.data.images import ENDINGS
 from ppcls.utils.errors import DataError
+from ppcls.utils.local_copy import local_folder
 
 
 @DATASETS.register
@@ -24,7 +25,8 @@ class ImageFolder(FileDataset):
     Files that are no images, and names that start with a dot, are left out.
 
     Args:
-        image_root: the folder of class folders, such as ``dataset/my_images/train``.
+        image_root: the folder of class folders, such as ``dataset/my_images/train``: a path or URL, also of an
+            archive (``s3://bucket/data.zip``; ``data.zip!/train`` for a folder in it), which is unpacked once.
         transform_ops: operations, applied in this order.
 
     Raises:
@@ -36,8 +38,8 @@ class ImageFolder(FileDataset):
     """
 
     def __init__(self, image_root: str, transform_ops: Annotated[list[Callable], TRANSFORMS] | None = None) -> None:
-        self.image_root = image_root
-        names, paths, labels = find_classes(image_root)
+        self.image_root = local_folder(image_root)
+        names, paths, labels = find_classes(self.image_root)
         super().__init__(paths, labels, transform_ops, names)
 
     def __repr__(self) -> str:

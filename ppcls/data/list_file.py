@@ -13,6 +13,7 @@ from ppcls.config.registry import DATASETS, TRANSFORMS
 from ppcls.data.dataset import MAX_PROBLEMS, FileDataset, joined
 from ppcls.data.transforms import functional
 from ppcls.utils.errors import DataError
+from ppcls.utils.local_copy import local_folder, local_path
 
 
 @DATASETS.register
@@ -23,8 +24,9 @@ class ImageNetDataset(FileDataset):
     list file is read before the first image is asked for.
 
     Args:
-        image_root: folder that the paths in the list start from.
-        cls_label_path: the list file, UTF-8.
+        image_root: folder that the paths in the list start from: a path or URL, also of an archive (``data.zip``,
+            ``s3://bucket/data.zip``; ``data.zip!/train`` for a folder in it), which is unpacked once.
+        cls_label_path: the list file, UTF-8: a path or URL; ``data.zip!/train.txt`` for one in an archive.
         transform_ops: operations, applied in this order.
         delimiter: what stands between path and label; None means white space. The last one in the
             line counts, so a path may contain it.
@@ -48,9 +50,9 @@ class ImageNetDataset(FileDataset):
         delimiter: str | None = None,
         relabel: bool = False,
     ) -> None:
-        self.image_root = image_root
-        self.cls_label_path = cls_label_path
-        paths, labels, self.lines = _load_list(cls_label_path, delimiter)
+        self.image_root = local_folder(image_root)
+        self.cls_label_path = local_path(cls_label_path)
+        paths, labels, self.lines = _load_list(self.cls_label_path, delimiter)
         if relabel:
             # PaddleClas: the new numbers follow Python's set order; here they follow the old labels.
             labels = np.unique(labels, return_inverse=True)[1].astype(np.int64)

@@ -31,6 +31,7 @@ TIMEOUT_SECONDS = 30
 NUM_ATTEMPTS = 3
 FIRST_WAIT_SECONDS = 1.0
 _BLOCK_BYTES = 1 << 18
+_chosen_directory: str | None = None
 
 
 def is_url(place: str | os.PathLike) -> bool:
@@ -46,7 +47,18 @@ def without_secrets(url: str) -> str:
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
 
 
-def fetch(url: str, sha256: str | None = None, cache_dir: str | os.PathLike | None = None) -> Path:
+def use_cache_dir(directory: str | None) -> None:
+    """Keep what is fetched from now on in this directory; ``None`` goes back to the default."""
+    global _chosen_directory
+    _chosen_directory = directory
+
+
+def cache_dir() -> Path:
+    """Return where fetched files are kept: what was chosen, ``PPCLS_CACHE``, or ``~/.cache/ppcls``."""
+    return Path(_chosen_directory or os.environ.get("PPCLS_CACHE") or "~/.cache/ppcls").expanduser()
+
+
+def fetch(url: str, sha256: str | None = None, directory: str | os.PathLike | None = None) -> Path:
     """Return the local copy of a file, downloading it unless the cache has it.
 
     The digest of the first download is kept beside the file and checked on every later use. Several
@@ -55,7 +67,7 @@ def fetch(url: str, sha256: str | None = None, cache_dir: str | os.PathLike | No
     Args:
         url: http or https; ``#sha256=<64 hexadecimal digits>`` at its end gives the expected digest.
         sha256: the expected digest, if known.
-        cache_dir: by default the directory that ``PPCLS_CACHE`` names, or ``~/.cache/ppcls``.
+        directory: where it is kept, instead of `cache_dir`.
 
     Raises:
         ConfigError: not an http(s) URL, or a digest that is none.
@@ -65,19 +77,23 @@ def fetch(url: str, sha256: str | None = None, cache_dir: str | os.PathLike | No
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ConfigError(f"{shown}: only http:// and https:// addresses are downloaded; give a file as a plain path")
-    expected = _expected_digest(parts.fragment, sha256, shown)
-    directory = Path(cache_dir or os.environ.get("PPCLS_CACHE") or "~/.cache/ppcls").expanduser()
-    final = directory / _cache_name(parts)
+    expected = expected_digest(parts.fragment, sha256, shown)
+    final = (Path(directory) if directory else cache_dir()) / _cache_name(parts)
     try:
         if not final.exists():
-            ensure_writable(directory)
-            with _locked(final):
+            ensure_writable(final.parent)
+            with locked(final):
                 if not final.exists():  # unless another process fetched it meanwhile
-                    _download(parts, shown, final, expected)
-        return _checked(final, expected)
+                    advice = "download it elsewhere and give its path"
+                    if directory is None:
+                        advice += f", or put it at {final}"
+                    _download(parts, shown, final, expected, advice)
+        return checked(final, expected)
     except OSError as error:
         reason = error.strerror or error
-        raise StorageError(f"{final}: cannot be kept ({reason}); let PPCLS_CACHE name another directory") from error
+        raise StorageError(
+            f"{final}: cannot be kept ({reason}); let Global.cache_dir or PPCLS_CACHE name another directory"
+        ) from error
 
 
 class _TransferError(Exception):
@@ -104,7 +120,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _download(parts: urllib.parse.SplitResult, shown: str, final: Path, expected: str | None) -> None:
+def _download(parts: urllib.parse.SplitResult, shown: str, final: Path, expected: str | None, advice: str) -> None:
     partial = final.with_name(final.name + ".partial")
     try:
         for attempt in range(1, NUM_ATTEMPTS + 1):
@@ -113,17 +129,14 @@ def _download(parts: urllib.parse.SplitResult, shown: str, final: Path, expected
                 break
             except _TransferError as error:
                 if error.is_final or attempt == NUM_ATTEMPTS:
-                    raise StorageError(
-                        f"{shown}: cannot be downloaded ({error}); download it elsewhere and give its path,"
-                        f" or put it at {final}"
-                    ) from error
+                    raise StorageError(f"{shown}: cannot be downloaded ({error}); {advice}") from error
                 wait_seconds = FIRST_WAIT_SECONDS * 2 ** (attempt - 1)
                 logger.warning("%s: %s; trying again in %g s", shown, error, wait_seconds)
                 time.sleep(wait_seconds)
         if expected not in (None, digest):
             raise StorageError(f"{shown}: not the expected file, its sha256 is {digest} instead of {expected}")
         # The digest first: a file in the cache then never lacks it, wherever this is cut off.
-        _digest_path(final).write_text(digest + "\n", encoding="ascii")
+        digest_path(final).write_text(digest + "\n", encoding="ascii")
         os.replace(partial, final)
     finally:
         partial.unlink(missing_ok=True)
@@ -176,8 +189,13 @@ def _network_errors() -> Iterator[None]:
         raise _TransferError(getattr(error, "strerror", None) or type(error).__name__) from error
 
 
-def _checked(final: Path, expected: str | None) -> Path:
-    record = _digest_path(final)
+def checked(final: Path, expected: str | None) -> Path:
+    """Return a cached file after comparing its sha256 with the expected one and with the one beside it.
+
+    Raises:
+        StorageError: it is another one.
+    """
+    record = digest_path(final)
     digest = sha256_of(final)
     if expected not in (None, digest):
         raise StorageError(
@@ -197,7 +215,8 @@ def _checked(final: Path, expected: str | None) -> Path:
 
 
 @contextmanager
-def _locked(final: Path) -> Iterator[None]:
+def locked(final: Path) -> Iterator[None]:
+    """Let one process of this machine at a time into the block for ``final``; the others wait."""
     # A lock of the operating system, not a marker file: it cannot outlive the process that holds it.
     with open(final.with_name(f".{final.name}.lock"), "wb") as file:
         try:
@@ -208,7 +227,12 @@ def _locked(final: Path) -> Iterator[None]:
         yield
 
 
-def _expected_digest(fragment: str, sha256: str | None, shown: str) -> str | None:
+def expected_digest(fragment: str, sha256: str | None, shown: str) -> str | None:
+    """Return the digest that ``sha256=...`` behind the ``#`` of a URL, or an argument, gives.
+
+    Raises:
+        ConfigError: it is none, or two are given.
+    """
     key, _, value = fragment.partition("=")
     given = {digest.lower() for digest in (sha256, value if key == "sha256" else None) if digest is not None}
     if len(given) > 1:
@@ -219,19 +243,24 @@ def _expected_digest(fragment: str, sha256: str | None, shown: str) -> str | Non
     return next(iter(given), None)
 
 
-def _cache_name(parts: urllib.parse.SplitResult) -> str:
-    """Return the file's own name with a short hash of its address, which tells namesakes apart."""
-    name = re.sub(r"[^\w.-]", "_", urllib.parse.unquote(parts.path).rpartition("/")[2], flags=re.ASCII).lstrip(".")
+def cache_name(name: str, key: str) -> str:
+    """Return a file's own name, tamed, with a short hash of ``key``, which tells namesakes apart."""
+    name = re.sub(r"[^\w.-]", "_", name, flags=re.ASCII).lstrip(".")
     stem, dot, ending = name.rpartition(".")
     if not stem:
         stem, ending = ending or "download", ""
-    mark = hashlib.sha256(_address(parts).encode()).hexdigest()[:8]
+    mark = hashlib.sha256(key.encode()).hexdigest()[:8]
     return f"{stem[:100]}-{mark}{dot if ending else ''}{ending[:20]}"
+
+
+def digest_path(final: Path) -> Path:
+    """Return where the sha256 of a cached file is kept."""
+    return final.with_name(final.name + ".sha256")
+
+
+def _cache_name(parts: urllib.parse.SplitResult) -> str:
+    return cache_name(urllib.parse.unquote(parts.path).rpartition("/")[2], _address(parts))
 
 
 def _address(parts: urllib.parse.SplitResult) -> str:
     return urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
-
-
-def _digest_path(final: Path) -> Path:
-    return final.with_name(final.name + ".sha256")

@@ -437,7 +437,7 @@ def test_other_number_of_classes_is_logged_in_one_line(tmp_path, small, caplog):
 def test_published_weights_come_from_the_table(tmp_path, small, monkeypatch):
     paddle.save(small.state_dict(), str(tmp_path / "a.pdparams"))
     asked = []
-    monkeypatch.setattr(pretrained, "fetch", lambda url: asked.append(url) or tmp_path / "a.pdparams")
+    monkeypatch.setattr(pretrained, "local_path", lambda url: asked.append(url) or tmp_path / "a.pdparams")
     model = load_pretrained(Small(), "DenseNet169", True)
     assert asked == ["https://paddle-imagenet-models-name.bj.bcebos.com/dygraph/DenseNet169_pretrained.pdparams"]
     assert_equal(arrays(model), arrays(small))

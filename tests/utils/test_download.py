@@ -253,7 +253,7 @@ def test_one_process_downloads_and_the_others_wait(server, cache):
 def test_cache_that_cannot_be_written_is_named(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="file/cache: cannot be written"):
-        fetch(f"{server.url}/a.bin", cache_dir=tmp_path / "file" / "cache")
+        fetch(f"{server.url}/a.bin", directory=tmp_path / "file" / "cache")
 
 
 def test_default_cache_is_in_the_home_directory(server, tmp_path, monkeypatch):
