@@ -29,8 +29,9 @@ def test_output_has_one_row_of_logits_per_image(model, size):
         assert ppcls.arch.logits_of(model(paddle.zeros([2, 3, *size]))).shape == [2, 5]
 
 
-def test_class_num_is_the_number_of_logits_and_defaults_to_1000(name, model):
-    assert inspect.signature(ARCHS[name]).parameters["class_num"].default == 1000
+def test_class_num_is_the_number_of_logits_and_defaults_to_that_of_the_data_set(name, model):
+    of_cifar10 = ("DenseNet100",)
+    assert inspect.signature(ARCHS[name]).parameters["class_num"].default == (10 if name in of_cifar10 else 1000)
     other = ARCHS[name](class_num=11)
     other.eval()
     with paddle.no_grad():

@@ -136,3 +136,39 @@ def test_new_weights_have_the_published_scale():
     assert float(model.conv1_func._conv.weight.std()) == pytest.approx((2 / (7 * 7 * 3)) ** 0.5, rel=0.05)
     assert 0.9 / 32 < float(model.out.weight.abs().max()) <= 1 / 32
     assert float(model.out.bias.abs().max()) == 0
+
+
+def test_densenet100_counted_by_hand():
+    # arXiv:1608.06993, section 4.2 and table 2: DenseNet-BC, k = 12, 24 channels first, three blocks of 16 layers.
+    growth, channels, count = 12, 24, 3 * 24 * 9
+    for block in range(3):
+        for _ in range(16):
+            bottleneck = 2 * channels + channels * 4 * growth
+            count += bottleneck + 2 * 4 * growth + 4 * growth * growth * 9
+            channels += growth
+        if block < 2:
+            count += 2 * channels + channels * (channels // 2)
+            channels //= 2
+    count += 2 * channels + channels * 10 + 10
+    model = ARCHS["DenseNet100"]()
+    assert sum(int(p.size) for p in model.parameters() if p.trainable) == count
+    assert 0.76e6 < count < 0.78e6
+    convolutions = [layer for layer in model.sublayers() if isinstance(layer, paddle.nn.Conv2D)]
+    assert len(convolutions) + 1 == 100  # and one fully connected layer
+
+
+def test_densenet100_keeps_the_resolution_until_its_transitions():
+    model = ARCHS["DenseNet100"]()
+    images = paddle.zeros([1, 3, 32, 32])
+    x = model.pool2d_max(model.conv1_func(images))
+    shapes = [x.shape]
+    for name in model._stages:
+        x = getattr(model, name)(x)
+        shapes.append(x.shape)
+    expected = [[24, 32], [216, 32], [108, 16], [300, 16], [150, 8], [342, 8]]
+    assert [[shape[1], shape[2]] for shape in shapes] == expected
+
+
+def test_densenet100_has_no_published_weights():
+    with pytest.raises(ValueError, match="no published weights for DenseNet100"):
+        ARCHS["DenseNet100"](pretrained=True)
