@@ -24,6 +24,8 @@ from ppcls.config.registry import (
 )
 
 MAX_SEED = 2**31 - 1
+MAX_LOSS_SCALE = 2.0**127
+"""The largest power of two that float32 holds."""
 
 
 @dataclass(frozen=True)
@@ -275,21 +277,36 @@ class AMPSettings:
 
     Args:
         use_amp: false turns it off again.
-        level: O1 runs chosen operators in the small type, O2 nearly all.
+        level: O1 runs chosen operators in the small type, O2 nearly all; O0 stays in float32 and scales the loss
+            all the same, which is how to try loss scaling on a device without small types, such as a CPU.
         dtype: the small type.
         scale_loss: the loss is multiplied with this so that small gradients survive float16.
-        use_dynamic_loss_scaling: adapt the scale while training.
+        use_dynamic_loss_scaling: halve the scale when a gradient overflows, and double it after a while without;
+            either way an update that overflowed is left out, counted and logged.
+        min_loss_scale: the least that halving leads to.
+        incr_every_n_steps: updates without overflow after which a dynamic scale doubles.
+        decr_every_n_nan_or_inf: overflows in a row after which it halves.
         use_fp16_test: evaluate in the small type too.
         use_promote: O2: an operator runs in the widest type of its inputs.
+
+    Raises:
+        ValueError: a dynamic scale would begin below its least.
     """
 
     use_amp: bool = True
-    level: Literal["O1", "O2"] = "O1"
+    level: Literal["O0", "O1", "O2"] = "O1"
     dtype: Literal["float16", "bfloat16"] = "float16"
-    scale_loss: Annotated[float, Within(1)] = 1.0
+    scale_loss: Annotated[float, Within(1, MAX_LOSS_SCALE)] = 1.0
     use_dynamic_loss_scaling: bool = False
+    min_loss_scale: Annotated[float, Within(1, MAX_LOSS_SCALE)] = 1.0
+    incr_every_n_steps: Count = 1000
+    decr_every_n_nan_or_inf: Count = 1
     use_fp16_test: bool = False
     use_promote: bool = False
+
+    def __post_init__(self) -> None:
+        if self.use_dynamic_loss_scaling and self.scale_loss < self.min_loss_scale:
+            raise ValueError(f"scale_loss is {self.scale_loss:g}, below min_loss_scale {self.min_loss_scale:g}")
 
 
 @dataclass(frozen=True)

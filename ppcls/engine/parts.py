@@ -23,9 +23,10 @@ from ppcls.data.sampler import sample_rng
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, SaveCheckpoint, VisualDLScalars
 from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
 from ppcls.engine.ema import ModelEMA
+from ppcls.engine.loss_scale import LossScaler
 from ppcls.engine.precision import Precision
 from ppcls.engine.progress import Progress
-from ppcls.engine.run_directory import JSON_LINES
+from ppcls.engine.run_directory import JSON_LINES, stored_class_names
 from ppcls.loss import CombinedLoss, build_loss
 from ppcls.metric import CombinedMetric
 from ppcls.optimizer import Schedule, build_optimizer, build_schedule
@@ -151,7 +152,14 @@ class Parts:
         amp = self.config.AMP
         if amp is None or not amp.use_amp:
             return Precision()
-        return Precision(True, amp.level, amp.dtype, amp.scale_loss, amp.use_dynamic_loss_scaling, amp.use_promote)
+        scaler = LossScaler(
+            amp.scale_loss,
+            amp.use_dynamic_loss_scaling,
+            amp.min_loss_scale,
+            amp.incr_every_n_steps,
+            amp.decr_every_n_nan_or_inf,
+        )
+        return Precision(amp.level, amp.dtype, amp.use_promote, scaler)
 
     @functools.cached_property
     def ema(self) -> ModelEMA | None:

@@ -1,28 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mixed precision: autocast and loss scaling behind one face, whether it is on or off."""
+"""Mixed precision: autocast and loss scaling behind one face, whether they are on or off."""
 
 from __future__ import annotations
 
+import warnings
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
-import numpy as np
 import paddle
 from paddle import nn
 
+from ppcls.engine.loss_scale import LossScaler
 from ppcls.utils.errors import ConfigError
+
+SmallType = Literal["float16", "bfloat16"]
+SMALL_TYPES: tuple[SmallType, ...] = ("float16", "bfloat16")
 
 
 class Precision:
     """What a training step asks of number formats.
 
     Args:
-        enabled: false makes everything here a pass-through in float32.
-        level: ``O1`` or ``O2``.
-        dtype: ``float16`` or ``bfloat16``.
-        scale_loss: factor of the loss while gradients are computed.
-        use_dynamic_loss_scaling: adapt the factor.
+        level: ``O0`` is float32, ``O1`` runs chosen operators in the small type, ``O2`` nearly all.
+        dtype: the small type.
         use_promote: O2: run an operator in the widest type of its inputs.
+        scaler: scales the loss; None leaves it as it is, and no gradient is looked at.
 
     Raises:
         ConfigError: the current device does not compute in ``dtype``.
@@ -30,69 +32,80 @@ class Precision:
 
     def __init__(
         self,
-        enabled: bool = False,
-        level: Literal["O1", "O2"] = "O1",
-        dtype: Literal["float16", "bfloat16"] = "float16",
-        scale_loss: float = 1.0,
-        use_dynamic_loss_scaling: bool = False,
+        level: Literal["O0", "O1", "O2"] = "O0",
+        dtype: SmallType = "float16",
         use_promote: bool = False,
+        scaler: LossScaler | None = None,
     ) -> None:
-        self.enabled = enabled
         self.level = level
         self.dtype = dtype
         self.use_promote = use_promote
-        if enabled:
-            _require(dtype)
-        self.scaler = paddle.amp.GradScaler(
-            enable=enabled,
-            init_loss_scaling=scale_loss,
-            use_dynamic_loss_scaling=use_dynamic_loss_scaling,
-        )
+        self.scaler = scaler
+        if level != "O0":
+            self._require_small_type()
 
     def autocast(self) -> AbstractContextManager:
         """The context that forward and loss run in."""
-        if not self.enabled:
-            return nullcontext()
-        return paddle.amp.auto_cast(level=self.level, dtype=self.dtype, use_promote=self.use_promote)
+        return nullcontext() if self.level == "O0" else self._cast_to(self.dtype)
 
     def prepare(self, model: nn.Layer, optimizer: paddle.optimizer.Optimizer) -> None:
         """O2: turn the model's weights to the small type in place; the optimizer keeps full copies."""
-        if self.enabled and self.level == "O2":
+        if self.level == "O2":
             paddle.amp.decorate(models=model, optimizers=optimizer, level="O2", dtype=self.dtype, master_weight=True)
 
     def backward(self, loss: paddle.Tensor) -> None:
         """Compute the gradients of the scaled loss."""
-        self.scaler.scale(loss).backward()
+        (self.scaler.scaled(loss) if self.scaler else loss).backward()
 
-    def update(self, optimizer: paddle.optimizer.Optimizer) -> None:
-        """Unscale, let the optimizer update (it skips when a gradient overflowed), and clear the gradients."""
-        self.scaler.step(optimizer)
-        self.scaler.update()
+    def update(self, optimizer: paddle.optimizer.Optimizer) -> bool:
+        """Unscale, let the optimizer clip and update unless a gradient overflowed, and clear the gradients.
+
+        Returns:
+            Whether the weights were updated.
+
+        Raises:
+            NumericsError: overflow after overflow, see `LossScaler`.
+        """
+        is_finite = self.scaler is None or self.scaler.unscale(optimizer._parameter_list)
+        if is_finite:
+            optimizer.step()
         optimizer.clear_grad()
+        if self.scaler:
+            self.scaler.adapt(is_finite)
+        return is_finite
+
+    def figures(self) -> dict[str, float]:
+        """The present loss scale and the number of updates left out; nothing without scaling."""
+        return {"loss_scale": self.scaler.scale, "skipped_updates": self.scaler.skipped} if self.scaler else {}
 
     def state_dict(self) -> dict[str, Any]:
         """The loss scale and its counters, as plain numbers."""
-        return {key: _plain(value) for key, value in self.scaler.state_dict().items()}
+        return self.scaler.state_dict() if self.scaler else {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue with the loss scale of a checkpoint; one that was saved with scaling off changes nothing."""
-        if state and self.scaler.is_enable():
-            restored: Any = {**state, "scale": np.array(state["scale"], np.float32).reshape(-1)}
-            self.scaler.load_state_dict(restored)
+        if state and self.scaler:
+            self.scaler.load_state_dict(state)
 
+    def _cast_to(self, dtype: SmallType) -> AbstractContextManager:
+        return paddle.amp.auto_cast(level=self.level, dtype=dtype, use_promote=self.use_promote)
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else value
+    def _require_small_type(self) -> None:
+        if not self._computes_in(self.dtype):
+            usable = [name for name in SMALL_TYPES if name != self.dtype and self._computes_in(name)]
+            instead = f"write AMP.dtype: {usable[0]}" if usable else "write AMP.use_amp: false"
+            raise ConfigError(
+                f"AMP: Paddle {paddle.__version__} does not compute in {self.dtype} on {paddle.get_device()}; "
+                f"{instead}, or AMP.level: O0 for float32 with the same loss scaling"
+            )
 
-
-def _require(dtype: str) -> None:
-    if paddle.get_device().startswith("cpu"):
-        # Paddle 3.3.1: auto_cast and GradScaler only warn on a CPU, and all stays in float32.
-        raise ConfigError(
-            "AMP: Paddle has mixed precision on accelerators only, not on a CPU; write AMP.use_amp: false"
-        )
-    supported = {"float16": paddle.amp.is_float16_supported, "bfloat16": paddle.amp.is_bfloat16_supported}
-    if not supported[dtype]():
-        usable = [name for name, is_supported in supported.items() if is_supported()]
-        instead = f"write AMP.dtype: {usable[0]}" if usable else "remove the AMP section"
-        raise ConfigError(f"AMP.dtype: {paddle.get_device()} does not compute in {dtype}; {instead}")
+    def _computes_in(self, dtype: SmallType) -> bool:
+        # Where a device cannot, autocast warns and all stays in float32 (Paddle 3.3.1 on a CPU): look at a product.
+        ones = paddle.ones([8, 8])
+        with warnings.catch_warnings(), paddle.no_grad():
+            warnings.simplefilter("ignore")
+            try:
+                with self._cast_to(dtype):
+                    return paddle.matmul(ones, ones).dtype == getattr(paddle, dtype)
+            except RuntimeError:  # no such kernel
+                return False

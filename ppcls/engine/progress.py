@@ -74,8 +74,8 @@ class Progress(Callback):
     def on_epoch_end(self, state: TrainState) -> None:
         """Write the means of the epoch, over all processes."""
         self._close_bar()
-        figures = self._figures_of_all()
-        ips = self._num_samples * dist.world_size() / self._seconds
+        figures, num_samples = self._figures_of_all()
+        ips = num_samples / self._seconds
         head = f"[Train][Epoch {state.epoch}/{self.epochs}][Avg]"
         logger.info("%s %s, ips: %.1f images/s, time: %s", head, shown(figures), ips, _duration(self._seconds))
         self._record({"event": "epoch", "epoch": state.epoch, "step": state.step, **figures, "ips": ips})
@@ -143,27 +143,29 @@ class Progress(Callback):
         if self.metric:
             figures.update(self.metric.compute())
         memory = f", memory: {peak_memory_mb():.0f} MB" if self.show_memory else ""
+        scaling = "".join(f", {name}: {value:g}" for name, value in state.scaling.items())
         logger.info(
             "[Train][Epoch %d/%d][Iter: %d/%d] step: %d, lr: %.8g, %s, batch_cost: %.5fs, reader_cost: %.5fs, "
-            "ips: %.1f images/s, eta: %s%s",
+            "ips: %.1f images/s, eta: %s%s%s",
             *(state.epoch, self.epochs, state.batch, self.batches_per_epoch, state.step, state.learning_rate),
-            *(shown(figures), batch_seconds / count, reader_seconds / count, ips, _duration(eta), memory),
+            *(shown(figures), batch_seconds / count, reader_seconds / count, ips, _duration(eta), memory, scaling),
             extra={"on_bar": True},
         )
         place = {"epoch": state.epoch, "batch": state.batch, "step": state.step, "lr": state.learning_rate}
         costs = {"batch_cost": batch_seconds / count, "reader_cost": reader_seconds / count, "ips": ips}
-        self._record({"event": "train", **place, **figures, **costs, "eta_seconds": eta})
+        self._record({"event": "train", **place, **figures, **costs, "eta_seconds": eta, **state.scaling})
         if self.bar is not None:
             self.bar.set_postfix_str(f"{shown(figures)}, {ips:.0f} images/s")
 
-    def _figures_of_all(self) -> dict[str, float]:
+    def _figures_of_all(self) -> tuple[dict[str, float], float]:
+        """The means over all processes, and how many samples they are over."""
         names = list(self._sums)
         totals = dist.sum_over_ranks(np.array([self._num_samples, *self._sums.values()], np.float64))
         figures = {name: float(total / totals[0]) for name, total in zip(names, totals[1:])}
         if self.metric:
             self.metric.sync(dist.sum_over_ranks)
             figures.update(self.metric.compute())
-        return figures
+        return figures, float(totals[0])
 
     def _record(self, record: dict[str, Any]) -> None:
         for write in self.records:

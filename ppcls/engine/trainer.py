@@ -33,12 +33,13 @@ class TrainState:
     Attributes:
         epoch: the epoch that runs or has just ended, from 1; 0 before the first.
         batch: batches of this epoch that are done; 0 once the epoch is.
-        step: optimizer updates since the beginning of the training.
+        step: optimizer updates since the beginning of the training, those that overflowed included.
         metrics: figures of the last evaluation.
         best: the best main metric so far, and the epoch it is from.
         learning_rate: the rate of the last update.
         reader_seconds: what the last batch was waited for.
         batch_seconds: what the last batch took in all.
+        scaling: figures of loss scaling; empty without it.
         sums: what each process had summed up for the log when it was last saved in the middle of an epoch.
         stop: set by a callback to end after this batch.
     """
@@ -52,6 +53,7 @@ class TrainState:
     learning_rate: float = 0.0
     reader_seconds: float = 0.0
     batch_seconds: float = 0.0
+    scaling: dict[str, float] = field(default_factory=dict)
     sums: list[dict[str, Any]] = field(default_factory=list)
     stop: bool = False
 
@@ -144,7 +146,8 @@ class Trainer:
         An epoch that is left in the middle has no ``on_epoch_end``: it is neither evaluated nor saved as done.
 
         Raises:
-            NumericsError: the loss is not finite; no weight has been changed by it.
+            NumericsError: the loss is not finite, and no weight has been changed by it; or its gradients stay so
+                whatever the loss scale. A scaled loss or gradient that overflows only skips an update.
         """
         try:
             for callback in self.callbacks:
@@ -201,11 +204,14 @@ class Trainer:
         return output
 
     def _update(self, state: TrainState) -> None:
-        self.precision.update(self.optimizer)
+        is_updated = self.precision.update(self.optimizer)
+        state.scaling = self.precision.figures()
+        # An update that overflowed is left out, and counts all the same: step and learning rate stay functions of
+        # the place in the run.
         state.step += 1
         if not self.schedule.by_epoch:
             self.schedule.step()
-        if self.ema:
+        if self.ema and is_updated:
             self.ema.update(self.model)
 
     def _require_finite(self, output: StepOutput, state: TrainState) -> None:

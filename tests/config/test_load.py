@@ -111,7 +111,7 @@ def test_all_mistakes_of_a_file_come_in_one_error(problems_of):
         "x.yaml:2: Global.epohcs: Global has no parameter 'epohcs'; did you mean 'epochs'?",
         "x.yaml:3: Global.seed: expected a whole number; got 'x'",
         "x.yaml:5: Arch: unknown architecture 'DenseNet12'; did you mean 'DenseNet121'?",
-        "x.yaml:13: AMP.level: expected one of 'O1', 'O2'; got 'O3'",
+        "x.yaml:13: AMP.level: expected one of 'O0', 'O1', 'O2'; got 'O3'",
         "x.yaml:8: Loss.Train.0.CELoss: epsilon must be at least 0 and below 1 (0 or null: no label smoothing); "
         "got 2.0",
         "x.yaml:12: Metric.Eval.0.TopkAcc: topk must be one or more different numbers from 1 on; got [0]",

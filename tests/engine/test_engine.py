@@ -153,7 +153,7 @@ def test_images_that_are_not_normalized_are_refused_before_the_model_is_built(to
         ("Optimizer={name: Adam, beta1: 2.0}", "beta1"),
         ("Optimizer.lr=-1", "lr: .*-1"),
         ("Arch.pretrained=true", "no published weights for ToyNet"),
-        ("AMP={dtype: bfloat16}", "AMP: Paddle has mixed precision on accelerators only"),
+        ("AMP={dtype: bfloat16}", "AMP: Paddle .* does not compute in bfloat16 on cpu; write AMP.use_amp: false"),
     ],
 )
 def test_what_cannot_be_obeyed_is_a_configuration_error(toy_engine, override, message):

@@ -254,7 +254,7 @@ def test_bfloat16_trains_close_to_float32(trainer, small_net, fixed_loader, leve
         return watch.loss
 
     model = small_net(norm=True)
-    small = final_loss(Precision(True, level, "bfloat16"), model)
+    small = final_loss(Precision(level, "bfloat16"), model)
     assert abs(small - final_loss(None, small_net(norm=True))) < 0.1
     is_small = model[0].weight.dtype == paddle.bfloat16
     assert is_small == (level == "O2")
