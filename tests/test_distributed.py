@@ -73,6 +73,38 @@ def test_evaluation_on_two_processes_equals_that_on_one(trained):
     assert float(together["CELoss"]) == pytest.approx(float(single["CELoss"]), abs=2e-5)
 
 
+def counted(text: str) -> list[str]:
+    """What the lines of the last evaluation say was counted over all processes, for each k of two."""
+    return re.findall(r"\[Eval\].* after all-reduce: (.*)", text)[-2:]
+
+
+def test_right_images_are_counted_alike_by_one_and_two_processes(trained):
+    output, log = trained
+    lines = counted(log)
+    assert [line.split("=")[0] for line in lines] == ["top1_correct", "top3_correct"]
+    for name, line in zip(("top1", "top3"), lines):
+        count, total, share = re.fullmatch(rf"{name}_correct=(\d+), tot=(\d+), acc=([\d.]+)%", line).groups()
+        assert total == "359"  # of two processes one has an image more
+        assert f"{int(count) / 359:.5f}" == figures(log)[name]
+        assert share == f"{100 * int(count) / 359:.2f}"
+    alone = run(["tools/eval.py", "-c", str(output / "config.yaml"), "-o", f"Global.pretrained_model={output}/epoch_1"])
+    assert counted(alone.stdout) == lines
+    records = [json.loads(line) for line in (output / "train.jsonl").read_text().splitlines()]
+    evaluation = next(record for record in records if record["event"] == "eval")
+    assert [f"{name}={evaluation[name]}" for name in ("top1_correct", "top3_correct")] == [
+        line.split(",")[0] for line in lines
+    ]
+
+
+def test_images_per_second_of_an_epoch_are_those_of_all_processes(trained):
+    output, _ = trained
+    records = [json.loads(line) for line in (output / "train.jsonl").read_text().splitlines()]
+    # one line for the 6 batches of 2 x 32 images, so its mean cost tells what they took together
+    (train,) = [record for record in records if record["event"] == "train"]
+    (epoch,) = [record for record in records if record["event"] == "epoch"]
+    assert epoch["ips"] == pytest.approx(6 * 64 / (6 * train["batch_cost"]))
+
+
 def test_a_process_without_any_image_takes_part_in_the_evaluation(trained, tmp_path):
     output, _ = trained
     (tmp_path / "one.txt").write_text("images/3/0003.png 3\n")
@@ -87,6 +119,38 @@ def test_a_process_without_any_image_takes_part_in_the_evaluation(trained, tmp_p
 def test_the_checkpoint_of_two_processes_is_one(trained):
     output, _ = trained
     assert json.loads((output / "epoch_1" / "state.json").read_text())["step"] == 6
+
+
+OVERFLOW_ON_ONE = """
+import json
+import paddle
+from ppcls.engine.loss_scale import LossScaler
+from ppcls.engine.precision import Precision
+from ppcls.utils import dist
+
+dist.connect()
+weight = paddle.create_parameter([2], "float32", default_initializer=paddle.nn.initializer.Constant(1.0))
+optimizer = paddle.optimizer.SGD(0.5, [weight])
+precision = Precision(scaler=LossScaler(1024.0, is_dynamic=True))
+for batch in range(2):
+    precision.backward(2 * weight.sum())
+    if batch == 0 and dist.rank() == 1:
+        weight.grad.set_value(paddle.to_tensor([float("inf"), 1.0]))
+    precision.update(optimizer)
+told = dist.gathered([weight.tolist(), precision.figures()])
+if dist.is_main():
+    print("told", json.dumps(told))
+"""
+
+
+def test_a_gradient_that_overflows_in_one_process_is_skipped_by_all(tmp_path):
+    (tmp_path / "overflow.py").write_text(OVERFLOW_ON_ONE)
+    launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path)]
+    finished = run([*launcher, str(tmp_path / "overflow.py")], PYTHONPATH=str(ROOT))
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+    told = json.loads(re.findall("told (.*)", finished.stdout)[-1])
+    # one of two updates: 1 - 0.5 * 2, and the scale halved once
+    assert told == [[[0.0, 0.0], {"loss_scale": 512.0, "skipped_updates": 1}]] * 2
 
 
 @pytest.mark.skipif(paddle.is_compiled_with_cuda(), reason="there may be GPUs here")

@@ -22,7 +22,7 @@ from ppcls.deploy.bundle import KIND
 from ppcls.deploy.export import export_model
 from ppcls.deploy.to_onnx import require_onnx
 from ppcls.engine import report
-from ppcls.engine.callbacks import shown
+from ppcls.engine.callbacks import log_evaluation
 from ppcls.engine.deployed import DeployedParts
 from ppcls.engine.inference import answers
 from ppcls.engine.parts import Parts, argument_of
@@ -116,7 +116,7 @@ class Engine:
         _ = self.parts.eval_loader  # before the model: its labels are checked
         self._require_trained("evaluated")
         metrics = self.parts.evaluate()
-        logger.info("[Eval][Avg] %s", shown(metrics))
+        log_evaluation("[Eval]", metrics)
         if not all(map(math.isfinite, metrics.values())):
             raise NumericsError("the figures are not finite; the weights are damaged, or their training diverged")
         return metrics

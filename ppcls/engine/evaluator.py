@@ -37,7 +37,7 @@ def classification(
 
     Returns:
         The mean of every loss part and every figure of the metric, by name, over all processes;
-        ``num_samples`` is how many samples they stand for.
+        ``num_samples`` is how many samples they stand for, and counts such as ``top1_correct`` how many are right.
     """
     was_training = model.training
     model.eval()
@@ -70,4 +70,5 @@ def _over_ranks(sums: dict[str, float], num_samples: int, metric: CombinedMetric
     if metric:
         metric.sync(dist.sum_over_ranks)
         result.update(metric.compute())
+        result.update(metric.counts())
     return {**result, "num_samples": int(totals[0])}

@@ -13,6 +13,8 @@ from paddle import Tensor
 class Metric(Protocol):
     """What evaluation asks of a metric: ``reset``, ``update`` per batch, ``sync`` over processes, ``compute``.
 
+    A metric that counts may have ``counts``, which gives whole numbers of samples by name.
+
     Attributes:
         names: the keys of the result, known before any sample.
         higher_is_better: whether a larger first result means a better model.
@@ -73,6 +75,10 @@ class CombinedMetric:
     def compute(self) -> dict[str, float]:
         """All results by name, in the order of ``names``."""
         return {name: value for metric in self.metrics for name, value in metric.compute().items()}
+
+    def counts(self) -> dict[str, int]:
+        """What the metrics have counted, by name; nothing from those that do not count."""
+        return {name: count for each in self.metrics for name, count in getattr(each, "counts", dict)().items()}
 
     def sync(self, sum_over_ranks: Callable[[np.ndarray], np.ndarray]) -> None:
         """Replace this process's sums by those over all processes, in every metric."""

@@ -16,6 +16,9 @@ from ppcls.config.registry import METRICS
 
 logger = logging.getLogger("ppcls")
 
+CORRECT = "_correct"
+"""What the name of a count ends in: ``top1_correct`` of so many samples are right."""
+
 
 @METRICS.register
 class TopkAcc:
@@ -97,6 +100,10 @@ class TopkAcc:
         if self.total == 0:
             raise ValueError("TopkAcc has seen no sample; is the data set empty?")
         return {name: int(correct) / self.total for name, correct in zip(self.names, self.correct)}
+
+    def counts(self) -> dict[str, int]:
+        """The number of correct samples for each k, such as ``{"top1_correct": 37657, "top5_correct": 46100}``."""
+        return {f"{name}{CORRECT}": int(correct) for name, correct in zip(self.names, self.correct)}
 
     def sync(self, sum_over_ranks: Callable[[np.ndarray], np.ndarray]) -> None:
         """Replace the counts of this process by those of all.

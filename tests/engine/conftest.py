@@ -23,6 +23,9 @@ class FixedLoader:
     def __len__(self):
         return len(self.batches)
 
+    def __iter__(self):
+        return self.iterate()
+
     def iterate(self, start=0):
         return iter(self.batches[start:])
 

@@ -155,6 +155,16 @@ def test_without_a_deciding_figure_nothing_is_kept():
     assert (kept, now.best, now.metrics) == ([], None, {"loss": 1.0})
 
 
+def test_counts_of_an_evaluation_have_their_own_lines(caplog):
+    figures = {"loss": 1.25, "top1": 37657 / 49920, "top1_correct": 37657, "top5_correct": 46107, "num_samples": 49920}
+    Evaluation(lambda: figures, lambda state: None, None, True, 1, 0, 9).on_epoch_end(TrainState(epoch=3))
+    assert caplog.messages == [
+        "[Eval][Epoch 3][Avg] loss: 1.25000, top1: 0.75435, num_samples: 49920",
+        "[Eval][Epoch 3] after all-reduce: top1_correct=37657, tot=49920, acc=75.43%",
+        "[Eval][Epoch 3] after all-reduce: top5_correct=46107, tot=49920, acc=92.36%",
+    ]
+
+
 def test_figures_of_an_evaluation_are_recorded():
     records = []
     callback = Evaluation(lambda: {"top1": 0.5}, lambda state: None, "top1", True, 1, 0, 1, (records.append,))

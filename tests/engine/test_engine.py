@@ -40,7 +40,7 @@ def test_evaluating_builds_nothing_that_only_training_needs(toy_engine, weights)
 def test_evaluating_and_inferring_need_no_training_sections(toy_engine, weights):
     none = ("Loss=null", "Optimizer=null", "DataLoader.Train=null")
     engine = toy_engine(f"Global.pretrained_model={weights[0]}", *none)
-    assert set(engine.eval()) == {"top1", "top2", "num_samples"}
+    assert set(engine.eval()) == {"top1", "top2", "top1_correct", "top2_correct", "num_samples"}
     assert len(list(engine.infer())) == 16
 
 

@@ -34,6 +34,7 @@ def test_means_are_weighted_by_samples_with_a_short_last_batch(small_net, fixed_
     assert figures["loss"] == pytest.approx(loss, rel=1e-6)
     assert figures["CELoss"] == pytest.approx(loss, rel=1e-6)
     assert (figures["top1"], figures["top2"]) == (pytest.approx(top1), pytest.approx(top2))
+    assert (figures["top1_correct"], figures["top2_correct"]) == (round(9 * top1), round(9 * top2))
 
 
 def test_figures_do_not_depend_on_the_batch_size(small_net, fixed_loader, cross_entropy, metric):
@@ -72,7 +73,8 @@ def test_the_mode_is_restored_when_the_data_fails(small_net, cross_entropy):
 
 
 def test_without_a_loss_there_are_only_metrics(small_net, fixed_loader, metric):
-    assert list(classification(small_net(), fixed_loader(4), None, metric)) == ["top1", "top2", "num_samples"]
+    names = ["top1", "top2", "top1_correct", "top2_correct", "num_samples"]
+    assert list(classification(small_net(), fixed_loader(4), None, metric)) == names
 
 
 def test_evaluation_runs_in_evaluation_mode_without_gradients(small_net, fixed_loader):

@@ -46,6 +46,18 @@ def test_reset_and_sync_reach_every_metric():
     assert [part.total for part in metric.metrics] == [0, 0]
 
 
+def test_counts_are_those_of_the_metrics_that_count():
+    class Share:
+        names, higher_is_better = ["share"], True
+
+        def update(self, logits, labels):
+            pass
+
+    metric = CombinedMetric([Share(), TopkAcc([1, 2])])
+    metric.update(LOGITS, LABELS)
+    assert metric.counts() == {"top1_correct": 1, "top2_correct": 2}
+
+
 def test_two_results_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two metrics report top1"):
         CombinedMetric([TopkAcc([1, 5]), TopkAcc(1)])

@@ -108,6 +108,13 @@ def test_sync_takes_the_sums_of_all_ranks():
     assert metric.total == 8
 
 
+def test_counts_are_whole_numbers_over_all_ranks():
+    metric = TopkAcc([1, 2])
+    measure(metric, LOGITS, LABELS)
+    metric.sync(lambda counts: counts + np.array([10, 20, 30], np.int64))
+    assert metric.counts() == {"top1_correct": 11, "top2_correct": 22}
+
+
 def test_no_sample_is_an_error_not_a_figure():
     with pytest.raises(ValueError, match="no sample"):
         TopkAcc().compute()
