@@ -39,6 +39,7 @@ class GraphSettings:
         image_shape: channels, height and width of an input image.
         class_num: how many numbers it gives for each image.
         softmax: it gives probabilities; otherwise logits.
+        class_names: the classes as the training set calls them, by number; evaluation numbers folders by them.
         imports: the modules that define transforms and postprocessing which are not part of ppcls.
     """
 
@@ -46,6 +47,7 @@ class GraphSettings:
     image_shape: tuple[Count, Count, Count]
     class_num: Count
     softmax: bool
+    class_names: list[str] | None = None
     imports: list[str] | None = None
 
 

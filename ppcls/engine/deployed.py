@@ -85,6 +85,11 @@ class DeployedParts(Parts):
         return model
 
     @functools.cached_property
+    def class_names(self) -> list[str] | None:
+        """The names of the classes by number, if the bundle has them."""
+        return self.bundle.graph.class_names
+
+    @functools.cached_property
     def eval_loader(self) -> Loader:
         """Evaluation batches of this process with the bundle's own preprocessing."""
         graph = self.bundle.graph

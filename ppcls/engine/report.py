@@ -91,19 +91,19 @@ def log_export(directory: Path, parity: Mapping[str, Any]) -> None:
     logger.info("exported %s", directory)
 
 
-def deployment(config: RunConfig, class_num: int) -> dict[str, Any]:
+def deployment(parts: Parts) -> dict[str, Any]:
     """What a deployed model has to know besides its graph, in the layout of PaddleClas's ``inference.yml``."""
-    infer = config.Infer
-    assert infer is not None
+    config, infer = parts.config, parts.infer
     postprocess = {key: value for key, value in infer.PostProcess.kwargs.items() if key not in LABEL_ARGUMENTS}
-    labels = infer.PostProcess().load_labels()
+    labels = parts.postprocess.load_labels()
     if labels:
-        postprocess[LABELS] = [labels.get(index, str(index)) for index in range(class_num)]
+        postprocess[LABELS] = [labels.get(index, str(index)) for index in range(parts.class_num)]
     modules = [call.target.__module__ for call in (*infer.transforms, infer.PostProcess)]
     return {
         "Global": {
             "model_name": config.Arch.model.name,
             "image_shape": list(config.Global.image_shape),
+            "class_names": parts.class_names,
             "imports": sorted({module for module in modules if not module.startswith("ppcls.")}),
         },
         "PreProcess": {"transform_ops": [{call.name: call.kwargs or None} for call in infer.transforms]},

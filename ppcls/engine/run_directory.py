@@ -96,6 +96,18 @@ def best_epoch(directory: Path) -> int:
         return 0
 
 
+def stored_class_names(source: str | None) -> list[str] | None:
+    """The class names that a checkpoint or best weights were saved with; None for other weights."""
+    path = Path(source or "") / "state.json"
+    if not source or not path.is_file():
+        return None
+    try:
+        names = json.loads(path.read_text(encoding="utf-8")).get("class_names")
+    except (OSError, ValueError, AttributeError) as error:
+        raise StorageError(f"{path}: cannot be read ({error})") from error
+    return names if isinstance(names, list) else None
+
+
 def prune(directory: Path, newest: Path, save_interval: int, keep_max: int | None, trust: Trust) -> None:
     """Remove the checkpoints before ``newest`` that are not kept; damaged ones count for nothing.
 
