@@ -34,6 +34,15 @@ QUICK = (
 TRAINED = "-c output/digits/config.yaml -o Global.pretrained_model=output/digits/best_model"
 DENSENET = "configs/ImageNet/DenseNet/DenseNet121.yaml"
 LAUNCH = "python3 -m paddle.distributed.launch"
+# docs/coming_from_mindspore.md
+CIFAR = "-c configs/CIFAR10/DenseNet100.yaml"
+CIFAR_TRAINED = f"{CIFAR} -o Global.pretrained_model=output/CIFAR10_DenseNet100/best_model"
+RECIPE = "-c configs/ImageNet/DenseNet/DenseNet121_mindspore.yaml"
+RECIPE_TRAINED = f"{RECIPE} -o Global.pretrained_model=output/DenseNet121_mindspore/best_model"
+SMALL_TYPE = "-o AMP.level=O2 -o AMP.scale_loss=1024"
+PROCESSES = "python -m paddle.distributed.launch"
+NODES = f"{PROCESSES} --nnodes 2 --master 10.0.0.1:36123 --nproc_per_node 8"
+EIGHT = "0,1,2,3,4,5,6,7"
 
 # In this order, after a short training on the digits. What is added stands behind the command.
 RUN = {
@@ -88,6 +97,40 @@ NOT_RUN = {
     "ruff format . && ruff check . && mypy && python -m pytest": "changes files; command 2 checks the same",
     "python -m pytest -m slow": "takes minutes",
     "pre-commit install": "changes the checkout's hooks",
+    **dict.fromkeys(
+        [
+            f"python tools/train.py {CIFAR} -o Global.device=cpu",
+            f"{PROCESSES} --nproc_per_node 2 tools/train.py {CIFAR} -o Global.device=cpu",
+            f"python tools/eval.py {CIFAR_TRAINED} -o Global.device=cpu",
+            f"{PROCESSES} --nproc_per_node 2 tools/eval.py {CIFAR_TRAINED} -o Global.device=cpu",
+            f"python tools/export_model.py {CIFAR_TRAINED} --onnx",
+            f"python tools/eval.py {CIFAR} -o Global.bundle=inference/CIFAR10_DenseNet100 "
+            "-o Global.runtime=onnxruntime",
+        ],
+        "needs CIFAR-10 and hours; the tests of the tools and of ONNX run the same verbs on small data",
+    ),
+    **dict.fromkeys(
+        [
+            f"CUDA_VISIBLE_DEVICES=0 python tools/train.py {RECIPE} -o Global.device=gpu {SMALL_TYPE}",
+            f"{PROCESSES} --gpus={EIGHT} tools/train.py {RECIPE} -o Global.device=gpu {SMALL_TYPE}",
+            f"{NODES} tools/train.py {RECIPE} -o Global.device=gpu -o Global.save_on_all_ranks=true",
+            f"ASCEND_RT_VISIBLE_DEVICES=0 python tools/train.py {RECIPE} -o Global.device=npu {SMALL_TYPE}",
+            f"{PROCESSES} --npus={EIGHT} tools/train.py {RECIPE} -o Global.device=npu {SMALL_TYPE}",
+            "python3 -u -m paddle.distributed.launch --gpus=0,1,2,3 tools/train.py "
+            f"-c ppcls/{DENSENET} -o Arch.pretrained=False -o Global.device=gpu",
+            f"{PROCESSES} --devices=0,1,2,3 tools/train.py -c {DENSENET} -o Global.device=iluvatar_gpu",
+            f"CUDA_VISIBLE_DEVICES=0 python tools/eval.py {RECIPE_TRAINED} -o Global.device=gpu",
+            f"{PROCESSES} --gpus={EIGHT} tools/eval.py {RECIPE_TRAINED} -o Global.device=gpu",
+            f"{NODES} tools/eval.py {RECIPE_TRAINED} -o Global.device=gpu",
+            f"{PROCESSES} --npus={EIGHT} tools/eval.py {RECIPE_TRAINED} -o Global.device=npu",
+            f"{PROCESSES} --devices=0,1,2,3 tools/eval.py -c {DENSENET} "
+            "-o Global.pretrained_model=output/DenseNet121/best_model -o Global.device=iluvatar_gpu",
+        ],
+        "needs ImageNet and the devices that it names",
+    ),
+    "cd dataset/ILSVRC2012": "needs ImageNet",
+    'for split in train val; do n=0; for class in $split/*/; do find "$class" -type f | sort | sed "s/$/ $n/"; '
+    "n=$((n+1)); done > ${split}_list.txt; done": "tests/test_coming_from_mindspore.py runs it on folders of its own",
 }
 
 
