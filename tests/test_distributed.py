@@ -73,6 +73,40 @@ def test_evaluation_on_two_processes_equals_that_on_one(trained):
     assert float(together["CELoss"]) == pytest.approx(float(single["CELoss"]), abs=2e-5)
 
 
+def epoch_losses(directory: Path) -> list[float]:
+    records = map(json.loads, (directory / "train.jsonl").read_text(encoding="utf-8").splitlines())
+    return [record["loss"] for record in records if record["event"] == "epoch"]
+
+
+@pytest.mark.parametrize(("batch_norm", "tolerance"), [(False, 1e-5), (True, 0.1)])
+def test_one_and_two_processes_with_one_global_batch_train_alike(tmp_path, batch_norm, tolerance):
+    # The same samples make each update, and gradients are averaged: without batch norm only the order of additions
+    # differs. Batch norm takes its statistics from the images of a process, so half as many of them.
+    settings = [
+        "Global.imports=[toy_arch]",
+        "Global.device=cpu",
+        "Global.epochs=3",
+        "Global.iter_per_epoch=8",
+        "Global.eval_during_train=false",
+        f"Arch={{name: ToyNet, class_num: 10, dropout: 0, batch_norm: {batch_norm}}}",
+        "DataLoader.Train.loader.num_workers=0",
+    ]
+    toys = str(ROOT / "tests" / "toys")
+    for processes in (1, 2):
+        here = [
+            *settings,
+            f"Global.output_dir={tmp_path}/{processes}",
+            f"DataLoader.Train.sampler.batch_size={32 // processes}",
+        ]
+        overrides = ["-c", CONFIG, *(word for setting in here for word in ("-o", setting))]
+        finished = launch(tmp_path / "log", ["--nproc_per_node", str(processes)], "train", *overrides, PYTHONPATH=toys)
+        assert finished.returncode == 0, finished.stdout + finished.stderr
+    alone, together = epoch_losses(tmp_path / "1"), epoch_losses(tmp_path / "2")
+    assert len(alone) == 3 and alone[2] < alone[0]
+    assert together == pytest.approx(alone, rel=tolerance)
+    assert batch_norm == (together != pytest.approx(alone, rel=1e-5))
+
+
 def counted(text: str) -> list[str]:
     """What the lines of the last evaluation say was counted over all processes, for each k of two."""
     return re.findall(r"\[Eval\].* after all-reduce: (.*)", text)[-2:]
