@@ -380,3 +380,89 @@ def test_the_directory_of_checkpoints_is_answered_with_the_checkpoint_in_it(tmp_
     save(Run(tmp_path / "run"), 3)
     with pytest.raises(StorageError, match="the newest good one is .*run/epoch_3"):
         Run(tmp_path / "other").checkpointer.start(str(tmp_path / "run"))
+
+
+def save_inside(run, epoch, batch, step, **state):
+    run.checkpointer.save(TrainState(epoch=epoch, batch=batch, step=step, **state))
+
+
+def test_a_checkpoint_in_the_middle_says_its_epoch_and_step_and_is_continued_there(tmp_path):
+    first = Run(tmp_path)
+    for number in range(3):
+        first.step(number)
+    sums = [{"parts": {"loss": 0.1 + 0.2}, "metric": [[1, 2]]}]
+    save_inside(first, 2, 1, 3, sums=sums)
+    assert epochs_in(tmp_path) == ["epoch_2_step_3"]
+    second = Run(tmp_path)
+    state = second.checkpointer.load("auto")
+    assert (state.epoch, state.batch, state.step, state.epochs_done, state.sums) == (2, 1, 3, 1, sums)
+    for run in (first, second):
+        run.step(3)
+    expected = first.everything()
+    assert all(np.array_equal(value, expected[name]) for name, value in second.everything().items())
+
+
+def test_the_newest_is_the_one_that_got_furthest(tmp_path):
+    run = Run(tmp_path, keep_max=9)
+    save(run, 1)
+    save_inside(run, 2, 1, 11)
+    assert Run(tmp_path).checkpointer.load("auto").epochs_done == 1
+    assert Run(tmp_path).checkpointer.load("auto").batch == 1
+    save(run, 2)
+    assert Run(tmp_path).checkpointer.load("auto").epochs_done == 2
+
+
+def test_a_damaged_one_in_the_middle_falls_back_to_the_one_before(tmp_path):
+    run = Run(tmp_path, keep_max=9)
+    save(run, 1)
+    save_inside(run, 2, 1, 11)
+    damage(tmp_path / "epoch_2_step_11" / "optimizer.safetensors", "cut off")
+    state = Run(tmp_path).checkpointer.load("auto")
+    assert (state.epoch, state.batch) == (1, 0)
+
+
+def test_as_many_checkpoints_as_asked_for_are_kept(tmp_path):
+    run = Run(tmp_path, save_interval=1, keep_max=3)
+    for epoch in range(1, 4):
+        save_inside(run, epoch, 1, 10 * epoch - 5)
+        save(run, epoch)
+    run.checkpointer.save_best(TrainState(epoch=1, best=1.0, best_epoch=1))
+    assert epochs_in(tmp_path) == ["best_model", "epoch_2", "epoch_3", "epoch_3_step_25"]
+
+
+def test_the_middle_of_an_epoch_is_found_again_with_other_batches_of_the_same_updates(tmp_path):
+    # 4 updates of 16 images, 3 of them done: 6 batches of two processes were that, 3 batches of another split are.
+    save_inside(Run(tmp_path, pace=Pace(4, 2, 16)), 1, 6, 3)
+    assert Run(tmp_path, pace=Pace(4, 1, 16)).checkpointer.load("auto").batch == 3
+    assert Run(tmp_path, pace=Pace(4, 4, 16)).checkpointer.load("auto").batch == 12
+
+
+def test_updates_of_another_size_are_refused_in_the_middle_of_an_epoch_only(tmp_path):
+    run = Run(tmp_path, pace=Pace(4, 1, 16))
+    save(run, 1)
+    assert Run(tmp_path, pace=Pace(4, 1, 15)).checkpointer.load("auto").epoch == 1
+    save_inside(run, 2, 1, 5)
+    with pytest.raises(ConfigError, match="left after updates of 16 images, and an update has 15 now"):
+        Run(tmp_path, pace=Pace(4, 1, 15)).checkpointer.load("auto")
+
+
+def test_continuing_in_the_middle_sets_aside_what_came_after_it(tmp_path):
+    earlier = Run(tmp_path, keep_max=9)
+    save(earlier, 1)
+    earlier.checkpointer.save_best(TrainState(epoch=1, best=0.5, best_epoch=1))
+    save_inside(earlier, 2, 1, 11, best=0.5, best_epoch=1)
+    save_inside(earlier, 2, 2, 12, best=0.5, best_epoch=1)
+    save(earlier, 2, best=0.7, best_epoch=2)
+    state = Run(tmp_path).checkpointer.start(str(tmp_path / "epoch_2_step_11"))
+    assert (state.best, state.best_epoch) == (0.5, 1)
+    assert epochs_in(tmp_path / "earlier_1") == ["epoch_2", "epoch_2_step_12"]
+    assert epochs_in(tmp_path) == ["best_model", "earlier_1", "epoch_1", "epoch_2_step_11"]
+
+
+def test_best_weights_of_the_end_of_an_epoch_are_not_of_its_middle(tmp_path):
+    earlier = Run(tmp_path, keep_max=9)
+    save_inside(earlier, 2, 1, 11, best=0.5, best_epoch=1)
+    earlier.checkpointer.save_best(TrainState(epoch=2, best=0.7, best_epoch=2))
+    state = Run(tmp_path).checkpointer.start("auto")
+    assert (state.best, state.best_epoch) == (None, 0)
+    assert epochs_in(tmp_path / "earlier_1") == ["best_model"]
