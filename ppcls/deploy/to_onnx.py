@@ -74,15 +74,16 @@ def main(directory: str) -> None:
 
 
 def shorten_doubles(node: Any, is_read_as_float: bool = False) -> None:
-    """Change the numbers of normalizations and upsamplings in a program from double to float, in place.
+    """Change the numbers of a program's operators from double to float, in place.
 
-    Paddle 3.3.1 stores them as double and paddle2onnx 2.1.0 reads float: it writes whatever lies in memory as the
-    epsilon of a group norm (Paddle2ONNX#1646), and refuses an upsampling by a factor (Paddle#77757).
+    Paddle 3.3.1 stores them as double where paddle2onnx 2.1.0 reads float: without a word it writes whatever lies in
+    memory as the slope of a leaky ReLU, the epsilon of a group norm (Paddle2ONNX#1646) or the value of a padding, and
+    it refuses an upsampling by a factor (Paddle#77757). Only constants (``full``) are read as double.
     """
     if isinstance(node, dict):
         kind = node.get("#")
         if isinstance(kind, str) and kind.startswith("1."):  # an operator
-            is_read_as_float = kind.endswith(("_norm", "_interp"))
+            is_read_as_float = not kind.startswith("1.full")
         elif kind == "0.a_f64" and is_read_as_float:
             node["#"] = "0.a_f32"
     for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
