@@ -15,8 +15,9 @@ from ppcls.data.cifar_files import CIFAR10, CIFAR100, SIDE, Official, load_offic
 from ppcls.data.dataset import ImageDataset
 from ppcls.data.image_folder import find_classes
 from ppcls.data.transforms import functional
-from ppcls.utils.download import fetch
+from ppcls.utils.download import fetch, is_url
 from ppcls.utils.errors import DataError, StorageError
+from ppcls.utils.local_copy import INSIDE, local_folder
 from ppcls.utils.storage import sha256 as sha256_of
 
 
@@ -61,8 +62,9 @@ class Cifar10(_Cifar):
 
     Args:
         data_file: the official archive, in its Python or binary form; the folder that it unpacks to; or a
-            folder with images, ``train/<class>/*.png`` and ``test/<class>/*.png``. None takes the official
-            archive from the cache, and from the network into the cache when it is not there.
+            folder with images, ``train/<class>/*.png`` and ``test/<class>/*.png``, or a zip of one; or the
+            address of any archive. None takes the official archive from the cache, and from the network into
+            the cache when it is not there.
         mode: ``train`` or ``test``.
         download: whether the network may be asked.
         backend: accepted for PaddleClas's files; images always travel as RGB arrays.
@@ -131,6 +133,12 @@ def _found(official: Official, data_file: str | None, download: bool, sha256: st
         if not download:
             raise DataError(f"data_file: not given, and download is false; give the path of {Path(url).name}")
         return str(fetch(url, sha256 or digest))
+    expected = sha256 or official.sha256.get(os.path.basename(data_file))
+    if is_url(data_file):
+        digest = f"#sha256={expected}" if expected and "#" not in data_file else ""
+        return local_folder(data_file + digest)
+    if data_file.endswith(".zip") or INSIDE in data_file:
+        return local_folder(data_file)
     if not os.path.exists(data_file):
         here = (
             "" if os.path.isabs(data_file) else f"; paths start from the folder where the command runs, {os.getcwd()}"
@@ -140,7 +148,6 @@ def _found(official: Official, data_file: str | None, download: bool, sha256: st
         if sha256:
             raise DataError(f"{data_file}: sha256 is of an archive, but this is a folder; leave sha256 out")
         return data_file
-    expected = sha256 or official.sha256.get(Path(data_file).name)
     if expected and (digest := sha256_of(data_file)) != expected.lower():
         raise StorageError(
             f"{data_file}: not the expected archive, its sha256 is {digest} instead of {expected}; "

@@ -33,6 +33,7 @@ class Official:
         label_key: where the Python form has the labels.
         names_key: where its file of class names has them.
         sha256: digests of the official archives by file name.
+        class_names: the names of the classes for files that come without them; None for no names then.
     """
 
     num_classes: int
@@ -42,6 +43,7 @@ class Official:
     label_key: str
     names_key: str
     sha256: Mapping[str, str]
+    class_names: list[str] | None = None
 
     @property
     def url(self) -> str:
@@ -68,6 +70,7 @@ CIFAR10 = Official(
         "cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
         "cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
     },
+    class_names=["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
 )
 CIFAR100 = Official(
     num_classes=100,
@@ -83,7 +86,7 @@ CIFAR100 = Official(
 )
 
 
-def load_official(place: str, official: Official, mode: str) -> tuple[np.ndarray, np.ndarray, list[str]] | None:
+def load_official(place: str, official: Official, mode: str) -> tuple[np.ndarray, np.ndarray, list[str] | None] | None:
     """Return images uint8 [N, 32, 32, 3], labels int64 [N] and class names; None for no official files there.
 
     Args:
@@ -104,6 +107,9 @@ def load_official(place: str, official: Official, mode: str) -> tuple[np.ndarray
             images, labels = (np.concatenate(column) for column in zip(*parts))
             if labels.min() < 0 or labels.max() >= official.num_classes:
                 raise DataError(f"{place}: has labels outside 0..{official.num_classes - 1}; is it the other CIFAR?")
+            if form["names"][0] not in files:
+                # Folders of evaluation images come without it.
+                return images, labels, official.class_names
             names = load_names(files, form["names"][0], official)
             if len(names) != official.num_classes:
                 raise DataError(f"{place}: {form['names'][0]} names {len(names)} classes, not {official.num_classes}")

@@ -80,6 +80,12 @@ def test_the_official_form_holds_the_same_images_packed_and_unpacked(folder, arc
         assert contents(Cifar10(str(place), mode)) == expected
 
 
+def test_a_zip_of_a_folder_is_unpacked_once(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("PPCLS_CACHE", str(tmp_path / "cache"))
+    packed = shutil.make_archive(str(tmp_path / "mine"), "zip", tmp_path, "images")
+    assert contents(Cifar10(f"{packed}!/images", "test")) == contents(Cifar10(str(folder), "test"))
+
+
 def test_the_same_images_give_the_same_archive(folder, tmp_path, monkeypatch, capsys):
     printed = []
     for name in ("a.tar.gz", "b.tar.gz"):
@@ -237,7 +243,7 @@ def test_what_is_not_there_is_said(tmp_path, monkeypatch):
         Cifar10(str(tmp_path / "empty"))
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("a", "b")
-    with pytest.raises(DataError, match="no tar archive"):
+    with pytest.raises(DataError, match="neither CIFAR's official files nor a folder"):
         Cifar10(str(tmp_path / "a.zip"))
 
 
@@ -263,3 +269,10 @@ def test_a_real_archive_of_all_images():
         pytest.skip("PPCLS_CIFAR10 names no archive")
     for mode, count in (("train", 5000), ("test", 1000)):
         assert Cifar10(place, mode).class_counts.tolist() == [count] * 10
+
+
+def test_a_folder_with_the_test_images_only_has_the_known_names(tmp_path):
+    (tmp_path / "test_batch.bin").write_bytes(bytes([3]) + bytes(3072))
+    assert Cifar10(str(tmp_path), "test").class_names == NAMES
+    with pytest.raises(DataError, match="data_batch_1.bin is missing"):
+        Cifar10(str(tmp_path), "train")
