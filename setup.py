@@ -20,6 +20,7 @@ EXTRAS = {
     # paddle2onnx holds onnx at 1.17 or below; neither has a wheel for Python 3.13.
     "onnx": ['paddle2onnx==2.1.0; python_version < "3.13"', "onnxruntime>=1.19"],
     "visualdl": ["visualdl>=2.5.3"],
+    "plot": ["matplotlib>=3.8"],
     # Object storage as s3://; it brings fsspec. Other schemes need their own package, such as gcsfs for gs://.
     "cloud": ["s3fs>=2024.6"],
     # Serving has no code yet; the name is kept so that scripts can already ask for it.
