@@ -4,12 +4,16 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import paddle
 import pytest
+
+from ppcls.utils.device import available_devices
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = "configs/quick_start/digits.yaml"
@@ -26,6 +30,13 @@ def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess
 def launch(directory: Path, options: list[str], tool: str, *overrides: str, **environment: str):
     launcher = ["-m", "paddle.distributed.launch", *options, "--log_dir", str(directory)]
     return run([*launcher, f"tools/{tool}.py", *overrides], **environment)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def figures(text: str) -> dict[str, str]:
@@ -49,6 +60,65 @@ def test_two_processes_train_together(trained):
     _, log = trained
     assert "cpu, 2 processes" in log
     assert "6 updates, 64 images each" in log
+
+
+def test_two_machines_of_one_process_train_as_one_machine_of_two(trained, tmp_path):
+    output, _ = trained
+    settings = ["device=cpu", "epochs=1", "iter_per_epoch=6", f"output_dir={tmp_path}/output"]
+    overrides = [word for setting in settings for word in ("-o", f"Global.{setting}")]
+    nodes = ["--nnodes", "2", "--nproc_per_node", "1", "--master", f"127.0.0.1:{free_port()}", "--job_id", "toy"]
+    with ThreadPoolExecutor(2) as machines:
+        done = machines.map(
+            lambda rank: launch(tmp_path / f"log_{rank}", [*nodes, "--rank", rank], "train", "-c", CONFIG, *overrides),
+            ["0", "1"],
+        )
+        for finished in done:
+            assert finished.returncode == 0, finished.stdout + finished.stderr
+    costs = {"time", "ips", "batch_cost", "reader_cost", "eta_seconds"}
+    one, two = (
+        [
+            {name: value for name, value in json.loads(line).items() if name not in costs}
+            for line in (directory / "train.jsonl").read_text().splitlines()
+        ]
+        for directory in (output, tmp_path / "output")
+    )
+    assert [record["event"] for record in one] == ["train", "epoch", "eval"]
+    assert two == one
+    weights = [
+        (directory / "epoch_1" / "model.safetensors").read_bytes() for directory in (output, tmp_path / "output")
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_processes_that_cannot_reach_each_other_say_so_in_one_line(tmp_path):
+    finished = launch(
+        tmp_path,
+        ["--nproc_per_node", "2"],
+        "train",
+        *("-c", CONFIG, "-o", "Global.device=cpu", "-o", f"Global.output_dir={tmp_path}/output"),
+        GLOO_SOCKET_IFNAME="no_such_network",
+    )
+    assert finished.returncode != 0  # 6, or the launcher's own code for a process that it ended
+    logs = [(tmp_path / f"workerlog.{rank}").read_text() for rank in range(2)]
+    line = r"^process \d cannot reach the others: .*no_such_network; .*--host .*GLOO_SOCKET_IFNAME"
+    assert any(re.search(line, log, re.MULTILINE) for log in logs)
+    assert not any("Traceback (most recent call last):\n  File" in log for log in logs)
+
+
+@pytest.mark.parametrize(
+    ("tool", "device"),
+    [("train", "npu"), ("eval", "iluvatar_gpu"), ("eval", "gpu"), ("train", "xpu:1"), ("train", "abacus")],
+)
+def test_a_device_that_is_not_there_is_one_line(tool, device, tmp_path):
+    if device.partition(":")[0] in {name.partition(":")[0] for name in available_devices()}:
+        pytest.skip(f"there is {device}")
+    finished = run(
+        [f"tools/{tool}.py", "-c", CONFIG, "-o", f"Global.device={device}", "-o", f"Global.output_dir={tmp_path}"]
+    )
+    assert finished.returncode == 2
+    there = ", ".join(available_devices())
+    assert finished.stderr.splitlines()[-1] == f"Global.device: '{device}' is not on this machine; there is {there}"
+    assert "Traceback" not in finished.stderr
 
 
 def test_only_one_process_logs(trained):

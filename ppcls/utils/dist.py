@@ -29,9 +29,20 @@ def is_main() -> bool:
 
 
 def connect() -> None:
-    """Join the other processes, if there are any."""
+    """Join the other processes, if there are any.
+
+    Raises:
+        PeerError: they cannot reach each other.
+    """
     if world_size() > 1:
-        paddle.distributed.init_parallel_env()
+        try:
+            paddle.distributed.init_parallel_env()
+        except RuntimeError as error:
+            raise PeerError(
+                f"process {rank()} cannot reach the others: {' '.join(str(error).split())[-200:]}; between machines, "
+                "give each launcher --host with an address that the others reach, and name the network in "
+                "GLOO_SOCKET_IFNAME (CPU) or NCCL_SOCKET_IFNAME (GPU), such as eth0"
+            ) from error
 
 
 def barrier() -> None:
