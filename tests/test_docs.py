@@ -49,6 +49,10 @@ RUN = {
     f"python tools/export_model.py {TRAINED}": "",
     f"python tools/infer.py {TRAINED}": "-o Infer.infer_imgs=dataset/digits/images/3/0003.png",
     f"python tools/eval.py {TRAINED}": "",
+    f"python tools/export_model.py {TRAINED} --onnx": "",
+    "python tools/eval.py -c output/digits/config.yaml -o Global.bundle=inference/digits "
+    "-o Global.runtime=onnxruntime": "",
+    "python tools/plot_curves.py output/digits -o curves.png": "",
     "python tools/check_config.py -c configs/quick_start/digits.yaml --print": "",
     "python tools/list.py": "",
     "python tools/list.py transforms": "",
@@ -128,6 +132,8 @@ NOT_RUN = {
         ],
         "needs ImageNet and the devices that it names",
     ),
+    "python tools/train.py -c configs/CIFAR10/TinyDarkNet_short.yaml": "needs CIFAR-10 and 40 minutes: docs/results.md",
+    "python dataset/make_cifar.py dataset/my_cifar dataset/my-cifar-10.tar.gz": "tests/data/test_cifar.py runs it",
     "cd dataset/ILSVRC2012": "needs ImageNet",
     'for split in train val; do n=0; for class in $split/*/; do find "$class" -type f | sort | sed "s/$/ $n/"; '
     "n=$((n+1)); done > ${split}_list.txt; done": "tests/test_coming_from_mindspore.py runs it on folders of its own",
