@@ -34,13 +34,16 @@ class GlobalSettings:
 
     Args:
         output_dir: where checkpoints, logs and the resolved configuration go.
+        output_url: where a copy of them is kept up to date, in object storage, such as ``s3://bucket/runs/5``.
+        cache_dir: where fetched data and weights are kept; by default what ``PPCLS_CACHE`` names, or
+            ``~/.cache/ppcls``.
         device: any device that Paddle lists: ``cpu``, ``gpu``, ``gpu:1``, ``xpu``, ``npu``, ``iluvatar_gpu``, ...
         epochs: passes over the training set.
         seed: everything random follows from it; the same seed gives the same run.
         pretrained_model: weights to start from, evaluate or export: a checkpoint directory, a path with or
             without its ending, or a URL.
-        checkpoints: the checkpoint to continue from; ``auto`` means the newest in ``output_dir``, or a fresh
-            start when there is none.
+        checkpoints: the checkpoint to continue from, also as a URL; ``auto`` means the newest in ``output_dir``,
+            or in ``output_url`` when nothing is there, or a fresh start.
         save_interval: keep a checkpoint every so many epochs; the newest two are always kept. 0: only those.
         save_step_interval: also save every so many optimizer updates, in the middle of an epoch.
         keep_checkpoint_max: keep the newest so many checkpoints that verify, whatever they end on, and no others;
@@ -71,6 +74,8 @@ class GlobalSettings:
     """
 
     output_dir: str = "./output"
+    output_url: str | None = None
+    cache_dir: str | None = None
     device: str = "cpu"
     epochs: Count = 1
     seed: Annotated[int, Within(0, MAX_SEED)] = 0
@@ -105,6 +110,8 @@ class GlobalSettings:
     def __post_init__(self) -> None:
         if not all(rank.strip().isdecimal() for rank in str(self.log_ranks).split(",")):
             raise ValueError(f"log_ranks must be numbers separated by commas, such as '0,1'; got {self.log_ranks!r}")
+        if self.output_url is not None and "://" not in self.output_url:
+            raise ValueError("output_url must be an address such as s3://bucket/run; for a folder write output_dir")
         if self.bundle and self.pretrained_model:
             raise ValueError(
                 "bundle (an exported model) and pretrained_model (weights) exclude each other; make one of them null"

@@ -13,6 +13,7 @@ import numpy as np
 from ppcls.data.transforms import functional
 from ppcls.data.transforms.decode import DecodeImage
 from ppcls.utils.errors import DataError
+from ppcls.utils.local_copy import local_path
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff")
 
@@ -21,13 +22,15 @@ def find_images(place: str | None, list_file: str | None = None) -> list[str]:
     """The paths that ``Infer.infer_imgs`` and ``Infer.infer_list`` mean, in a fixed order.
 
     Args:
-        place: an image, or a folder searched through all its subfolders.
-        list_file: a text file with one path a line (a label behind it is ignored), relative to ``place``.
+        place: an image, or a folder searched through all its subfolders; a path or URL, also of an archive.
+        list_file: a text file, or its URL, with one path a line (a label behind it is ignored), relative to ``place``.
 
     Raises:
         DataError: there is no such place, or no image in it.
     """
+    place = local_path(place) if place else place
     if list_file:
+        list_file = local_path(list_file)
         try:
             lines = Path(list_file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:

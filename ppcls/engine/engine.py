@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,11 +26,14 @@ from ppcls.engine.callbacks import log_evaluation
 from ppcls.engine.deployed import DeployedParts
 from ppcls.engine.inference import answers
 from ppcls.engine.parts import Parts, argument_of
-from ppcls.engine.run_directory import BEST, CONFIG_COPY, directory_of
+from ppcls.engine.restore import restore
+from ppcls.engine.resume_point import AUTO
+from ppcls.engine.run_directory import BEST, CONFIG_COPY, LOG, directory_of
 from ppcls.engine.sample_images import sample_images
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.utils import dist
 from ppcls.utils.device import select_device
+from ppcls.utils.download import use_cache_dir
 from ppcls.utils.errors import ConfigError, NumericsError, StorageError
 from ppcls.utils.logger import logger, start_logging
 from ppcls.utils.seed import seed_everything
@@ -50,6 +53,7 @@ class Engine:
     def __init__(self, config: RunConfig) -> None:
         self.config = config
         self.settings = config.Global
+        use_cache_dir(config.Global.cache_dir)
         self.device = select_device(config.Global.device)
         dist.connect()
         # Paddle 3.3.1 chooses the device anew when processes connect.
@@ -75,7 +79,12 @@ class Engine:
                 if dist.is_main() or self.settings.save_on_all_ranks:
                     own = ensure_writable(directory_of(dist.rank(), self.parts.output_dir))
                     stack.enter_context(held(own))
-            self._start_log("train.log")
+            self._start_log(LOG)
+            if self.settings.output_url:
+                with dist.together():
+                    if self.settings.checkpoints == AUTO:
+                        restore(self.parts.output_dir, self.settings.output_url)
+                    stack.enter_context(self.parts.mirror or nullcontext())
             return self._train()
 
     def _train(self) -> TrainState:
@@ -161,7 +170,7 @@ class Engine:
             self.settings.image_shape,
             self.config.Arch.infer_add_softmax,
             transforms,
-            report.deployment(self.config, self.parts.class_num),
+            report.deployment(self.parts),
             sample_images(self.config),
             self.settings.export_onnx,
         )

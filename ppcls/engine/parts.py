@@ -24,6 +24,7 @@ from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, Save
 from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.loss_scale import LossScaler
+from ppcls.engine.mirror import Mirror
 from ppcls.engine.precision import Precision
 from ppcls.engine.progress import Progress
 from ppcls.engine.run_directory import JSON_LINES, stored_class_names
@@ -82,8 +83,19 @@ class Parts:
 
     @functools.cached_property
     def postprocess(self) -> Any:
-        """From logits to an answer."""
-        return self.infer.PostProcess()
+        """From logits to an answer; without names of its own it takes those that are saved with the weights."""
+        postprocess = self.infer.PostProcess()
+        if self.class_names and getattr(postprocess, "class_id_map_file", "none to give") is None:
+            nameless = [str(index) for index in range(len(self.class_names), self.class_num or 0)]
+            postprocess.labels = dict(enumerate(self.class_names + nameless))
+        return postprocess
+
+    @functools.cached_property
+    def class_names(self) -> list[str] | None:
+        """The names of the classes by number, if the training set has them or the weights were saved with them."""
+        if "train_loader" in vars(self):
+            return self.train_loader.dataset.class_names
+        return stored_class_names(self.settings.pretrained_model)
 
     @functools.cached_property
     def train_loss(self) -> CombinedLoss:
@@ -181,6 +193,7 @@ class Parts:
         description = {
             "arch": self.config.Arch.model.name,
             "class_num": self.class_num,
+            "class_names": self.class_names,
             "ppcls": __version__,
             "paddle": paddle.__version__,
         }
@@ -226,7 +239,23 @@ class Parts:
         for record in records:
             if isinstance(record, Callback):
                 callbacks.append(record)
+        if self.mirror:
+            callbacks.append(self.mirror)
         return callbacks
+
+    @functools.cached_property
+    def mirror(self) -> Mirror | None:
+        """Keeps the copy of the output directory at ``Global.output_url``, in the process that writes it."""
+        settings = self.settings
+        if not settings.output_url or not dist.is_main():
+            return None
+        return Mirror(
+            self.output_dir,
+            settings.output_url,
+            settings.save_step_interval,
+            settings.save_interval,
+            settings.keep_checkpoint_max,
+        )
 
     def evaluate(self) -> dict[str, float]:
         """The figures of the present weights (the averaged ones, with EMA) on ``DataLoader.Eval``."""
@@ -247,6 +276,8 @@ class Parts:
             raise ConfigError(f"DataLoader.{name}: the section is missing; it says which images to read")
         with _blamed_on(settings.dataset, f"DataLoader.{name}.dataset"):
             dataset = settings.dataset()
+            if not is_train and self.class_names is not None:
+                dataset.use_class_names(self.class_names)
         if self.class_num is not None:
             dataset.check_labels(self.class_num)
         with _blamed_on(settings.dataset, f"DataLoader.{name}.dataset"):

@@ -7,7 +7,9 @@ from pathlib import Path
 
 from ppcls.engine.run_directory import checkpoints_in, directory_of, newest_first, newest_valid
 from ppcls.utils import dist
+from ppcls.utils.download import is_url
 from ppcls.utils.errors import StorageError
+from ppcls.utils.local_copy import local_path
 from ppcls.utils.logger import logger
 from ppcls.utils.storage import verify
 
@@ -22,15 +24,18 @@ def find_checkpoint(source: str, output_dir: Path) -> Path | None:
     it writes itself with ``Global.save_on_all_ranks``. All processes raise the same error, or none does.
 
     Args:
-        source: ``auto``, ``<directory>/latest`` or a checkpoint directory.
+        source: ``auto``, ``<directory>/latest``, or a checkpoint directory or its URL.
         output_dir: where ``auto`` looks.
 
     Raises:
         StorageError: there is none that all can read.
     """
-    path = Path(source)
     if source == AUTO:
         return _newest_in(output_dir, source)
+    if is_url(source):
+        with dist.together():
+            source = local_path(source)
+    path = Path(source)
     if path.name == LATEST and not any(dist.gathered(path.exists())):
         newest = _newest_in(path.parent, source)
         if newest is None:

@@ -10,12 +10,14 @@ from itertools import count
 from pathlib import Path
 
 from ppcls.utils.errors import StorageError
+from ppcls.utils.local_copy import local_path
 from ppcls.utils.logger import logger
 from ppcls.utils.storage import remove, verify
 
 BEST = "best_model"
 CONFIG_COPY = "config.yaml"
 JSON_LINES = "train.jsonl"
+LOG = "train.log"
 RECORDS = (CONFIG_COPY, JSON_LINES)
 NUM_NEWEST = 2
 _NAME = re.compile(r"epoch_(\d+)(?:_step_(\d+))?")
@@ -98,7 +100,7 @@ def best_epoch(directory: Path) -> int:
 
 def stored_class_names(source: str | None) -> list[str] | None:
     """The class names that a checkpoint or best weights were saved with; None for other weights."""
-    path = Path(source or "") / "state.json"
+    path = Path(local_path(source) if source else "") / "state.json"
     if not source or not path.is_file():
         return None
     try:
@@ -120,11 +122,12 @@ def prune(directory: Path, newest: Path, save_interval: int, keep_max: int | Non
         if num_good < (keep_max or NUM_NEWEST):
             # A damaged one does not count: an older one stays in its place.
             num_good += trust.has(path)
-        elif keep_max or not _ends_interval(name, save_interval):
+        elif keep_max or not ends_interval(name, save_interval):
             _remove(path)
 
 
-def _ends_interval(name: str, save_interval: int) -> bool:
+def ends_interval(name: str, save_interval: int) -> bool:
+    """Whether a checkpoint is of the end of an epoch that ``save_interval`` divides."""
     match = _NAME.fullmatch(name)
     return bool(match and match[2] is None and save_interval and int(match[1]) % save_interval == 0)
 

@@ -54,7 +54,10 @@ def stop_logging() -> None:
 
 
 def log_traceback(error: BaseException) -> None:
-    """Write an exception with its traceback to the log file only; people see one line elsewhere."""
+    """Write an exception with its traceback to the log file only, and once; people see one line elsewhere."""
+    if getattr(error, "is_logged", False):
+        return
+    error.is_logged = True
     record = logger.makeRecord(
         logger.name, logging.ERROR, "", 0, "%s", (error,), (type(error), error, error.__traceback__)
     )

@@ -104,6 +104,19 @@ class Remote:
                 raise DataError(f"{self.url}: {path!r:.200} {error}; rename it") from error
         return files
 
+    def children(self) -> list[str]:
+        """Return the names of the files and folders right below this place; [] when there are none.
+
+        Raises:
+            StorageError: they cannot be listed.
+        """
+        with self._failures():
+            try:
+                found = self.fs.ls(self.path, detail=False)
+            except FileNotFoundError:
+                return []
+            return sorted({path.rstrip("/").rpartition("/")[2] for path in found})
+
     def read(self, name: str) -> bytes | None:
         """Return a small file, or ``None`` when there is none.
 

@@ -2,6 +2,7 @@
 """A real S3 server on loopback, with the settings that reach it."""
 
 import logging
+import re
 import urllib.request
 
 KEY, SECRET = "AKIATESTTESTTESTTEST", "a-secret-that-nobody-may-see"
@@ -17,8 +18,12 @@ class ObjectStorage:
         self._port = 0
         self._log = logging.getLogger("werkzeug")
         self._handler = logging.Handler()
-        self._handler.emit = lambda record: self.requests.append(record.getMessage().split('"')[1].rpartition(" ")[0])
+        self._handler.emit = self._remember
         self.requests = []
+
+    def _remember(self, record):
+        request = re.search(r"(GET|PUT|POST|HEAD|DELETE) .*(?= HTTP/)", record.getMessage())
+        self.requests.append(request[0])
 
     def start(self):
         self._log.setLevel(logging.INFO)
