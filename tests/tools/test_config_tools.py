@@ -119,3 +119,15 @@ def test_an_unknown_filter_is_exit_code_2_with_a_suggestion(tool):
         "",
         "nothing is called 'architectuers'; did you mean 'architectures'?\n",
     )
+
+
+def test_data_that_lies_elsewhere_is_not_called_missing(tool, tmp_path):
+    (tmp_path / "x.yaml").write_text(f"_base_: {ROOT}/configs/CIFAR10/TinyDarkNet.yaml\n", encoding="utf-8")
+    key = "DataLoader.Train.dataset.data_file"
+    for place, is_missing in (
+        ("s3://bucket/cifar.zip", False),
+        ("nowhere.tar.gz", True),
+        (f"{tmp_path}/x.yaml!/a", False),
+    ):
+        code, _, err = tool("check_config.py", "-c", str(tmp_path / "x.yaml"), "-o", f"{key}={place}")
+        assert (code, "there is no" in err) == (0, is_missing), err
