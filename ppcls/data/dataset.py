@@ -126,15 +126,6 @@ class ImageDataset:
             raise DataError(self.named(index, str(error).removeprefix("image: "))) from error
         return (image if self._channel_first else image.transpose(2, 0, 1)), label
 
-    def examples(self, count: int) -> list[bytes | np.ndarray]:
-        """Return a few images as `read` gives them, spread evenly over the data set.
-
-        Raises:
-            DataError: one cannot be read; names it.
-        """
-        indices = np.unique(np.linspace(0, len(self) - 1, count).astype(int))
-        return [self.read(int(index))[0] for index in indices]
-
 
 class FileDataset(ImageDataset):
     """A data set in which each image is a file.
@@ -174,11 +165,6 @@ class FileDataset(ImageDataset):
             return functional.read_file(self.path(index)), int(self.labels[index])
         except DataError as error:
             raise DataError(self.named(index, str(error).removeprefix(f"{self.path(index)}: "))) from error
-
-    def example_paths(self, count: int) -> list[str]:
-        """Return the paths of a few images, spread evenly over the data set."""
-        indices = np.unique(np.linspace(0, len(self) - 1, count).astype(int))
-        return [self.path(index) for index in indices]
 
 
 def joined(problems: list[str], num_problems: int, advice: str) -> str:
