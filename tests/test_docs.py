@@ -34,6 +34,7 @@ QUICK = (
 TRAINED = "-c output/digits/config.yaml -o Global.pretrained_model=output/digits/best_model"
 DENSENET = "configs/ImageNet/DenseNet/DenseNet121.yaml"
 LAUNCH = "python3 -m paddle.distributed.launch"
+SHORT = "-c configs/CIFAR10/TinyDarkNet_short.yaml"
 # docs/coming_from_mindspore.md
 CIFAR = "-c configs/CIFAR10/DenseNet100.yaml"
 CIFAR_TRAINED = f"{CIFAR} -o Global.pretrained_model=output/CIFAR10_DenseNet100/best_model"
@@ -132,7 +133,21 @@ NOT_RUN = {
         ],
         "needs ImageNet and the devices that it names",
     ),
-    "python tools/train.py -c configs/CIFAR10/TinyDarkNet_short.yaml": "needs CIFAR-10 and 40 minutes: docs/results.md",
+    **dict.fromkeys(
+        [
+            f"python tools/train.py {SHORT}",
+            f"{PROCESSES} --nproc_per_node 2 tools/train.py {SHORT} -o DataLoader.Train.sampler.batch_size=64 "
+            "-o DataLoader.Train.loader.num_workers=0",
+            f"{PROCESSES} --nproc_per_node 2 tools/train.py -c configs/CIFAR10/DenseNet100_short.yaml "
+            "-o DataLoader.Train.sampler.batch_size=32 -o DataLoader.Train.loader.num_workers=0",
+            f"python tools/eval.py {SHORT} -o Global.pretrained_model=output/CIFAR10_TinyDarkNet_short/best_model",
+            f"python tools/export_model.py {SHORT} "
+            "-o Global.pretrained_model=output/CIFAR10_TinyDarkNet_short/best_model --onnx",
+            f"python tools/eval.py {SHORT} -o Global.bundle=inference/CIFAR10_TinyDarkNet_short "
+            "-o Global.runtime=onnxruntime",
+        ],
+        "needs CIFAR-10 and up to 40 minutes; docs/results.md has what came of it",
+    ),
     "python dataset/make_cifar.py dataset/my_cifar dataset/my-cifar-10.tar.gz": "tests/data/test_cifar.py runs it",
     "cd dataset/ILSVRC2012": "needs ImageNet",
     'for split in train val; do n=0; for class in $split/*/; do find "$class" -type f | sort | sed "s/$/ $n/"; '

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ppcls.config import RunConfig
 from ppcls.data.loader import Loader
 from ppcls.deploy.bundle import LABEL_ARGUMENTS, LABELS
 from ppcls.engine.parts import Parts
