@@ -72,7 +72,8 @@ def draw(runs: list[Path], file: Path) -> None:
     for axes in (loss_axes, accuracy_axes):
         axes.set_xlabel("epoch")
         axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
+        if axes.lines:
+            axes.legend(fontsize=8)
     figure.savefig(file, dpi=110)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from ppcls.data.images import find_images, load_image
-from ppcls.data.transforms.decode import DecodeImage
 from ppcls.data.transforms.crop import CropImage
+from ppcls.data.transforms.decode import DecodeImage
 from ppcls.data.transforms.tensor import NormalizeImage, ToCHWImage
 from ppcls.engine.inference import answers
 from ppcls.utils.errors import DataError
