@@ -99,7 +99,7 @@ class Mirror(Callback):
         self._mirrored: dict[str, bytes] = {}
 
     def __enter__(self) -> Mirror:
-        """Make sure that the place can be written, and begin.
+        """Make sure that the place can be written.
 
         Raises:
             StorageError: it cannot.
@@ -107,7 +107,6 @@ class Mirror(Callback):
         self.remote.write(_PROBE, b"")
         self.remote.remove(_PROBE)
         shutil.rmtree(self._snapshots, ignore_errors=True)
-        self._thread.start()
         return self
 
     def on_train_start(self, state: TrainState) -> None:
@@ -123,6 +122,7 @@ class Mirror(Callback):
                     f"Global.output_url: {self.remote.url} has {name} of a run that came further than where this one "
                     "starts; go on with it by checkpoints: auto and an empty output_dir, or give another output_url"
                 )
+        self._thread.start()
         self._request()
 
     def on_step_end(self, state: TrainState, output: StepOutput) -> None:
@@ -140,6 +140,8 @@ class Mirror(Callback):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Upload the rest, wait for it within limits, and say what is not there."""
+        if self._thread.ident is None:
+            return  # the training has not begun, so what is there is none of its business
         if isinstance(error, Exception):
             log_traceback(error)  # now, so that it is in the copy too
         self._request(is_last=True)

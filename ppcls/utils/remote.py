@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sys
@@ -243,6 +244,9 @@ def _opened(url: str, scheme: str, shown: str) -> tuple[Any, str]:
             "read_timeout": READ_TIMEOUT_SECONDS,
             "retries": {"max_attempts": NUM_ATTEMPTS, "mode": "standard"},
         }
+    for name in ("aiobotocore", "botocore", "s3fs"):
+        # Other packages set the root logger to INFO; credentials are no subject there, let alone below.
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         # Imported here: a run without such an address does not pay for it, and need not have it.
         from fsspec.core import url_to_fs

@@ -157,7 +157,7 @@ def test_the_end_waits_for_the_last_upload_only_so_long(s3, tmp_path, monkeypatc
     release = threading.Event()
     with Mirror(tmp_path, URL) as running:
         monkeypatch.setattr(running, "_upload", lambda snapshot: release.wait(30))
-        running.on_epoch_end(TrainState(epoch=1))
+        running.on_train_start(TrainState(epoch=1))
     assert "lacks what is newest of: epoch_1, train.log" in caplog.text
     release.set()
     running._thread.join(30)
@@ -204,6 +204,7 @@ def test_a_checkpoint_removed_while_it_waits_for_its_upload_harms_nothing(s3, tm
     upload = running._upload
     monkeypatch.setattr(running, "_upload", lambda snapshot: (has_begun.set(), go_on.wait(30), upload(snapshot)))
     with running:
+        running.on_train_start(TrainState())
         write_checkpoint(tmp_path, 1)
         write_checkpoint(tmp_path, 2)
         running.on_epoch_end(TrainState(epoch=2))
@@ -216,6 +217,7 @@ def test_a_checkpoint_removed_while_it_waits_for_its_upload_harms_nothing(s3, tm
 
 def test_checkpoints_that_are_removed_here_are_removed_there(s3, tmp_path):
     with Mirror(tmp_path, URL) as running:
+        running.on_train_start(TrainState())
         for epoch in (1, 2, 3):
             write_checkpoint(tmp_path, epoch)
             running.on_epoch_end(TrainState(epoch=epoch))
@@ -228,11 +230,11 @@ def test_checkpoints_that_are_removed_here_are_removed_there(s3, tmp_path):
 
 def test_two_runs_are_not_mixed(s3, toy_engine, tmp_path):
     toy_engine(OUTPUT, "Global.epochs=1").train()
-    before = s3.keys()
+    before = {key: s3.get(key) for key in s3.keys("run/")}
     with pytest.raises(StorageError, match="has epoch_1 of a run that came further.*checkpoints: auto") as caught:
         toy_engine(OUTPUT, "Global.epochs=1", f"Global.output_dir={tmp_path}/other").train()
     assert "\n" not in str(caught.value)
-    assert set(before) == set(s3.keys())
+    assert before == {key: s3.get(key) for key in s3.keys("run/")}
     assert (tmp_path / "output" / "epoch_1").is_dir()
 
 

@@ -244,7 +244,7 @@ def test_a_plain_run_does_not_import_what_clouds_need():
 
 def test_no_secret_reaches_the_log(s3, cache, caplog):
     s3.put("data.zip", zipped())
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         local_folder("s3://bucket/data.zip")
     assert "s3://bucket/data.zip" in caplog.text
     assert SECRET not in caplog.text and KEY not in caplog.text
