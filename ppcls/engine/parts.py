@@ -32,6 +32,7 @@ from ppcls.loss import CombinedLoss, build_loss
 from ppcls.metric import CombinedMetric
 from ppcls.optimizer import Schedule, build_optimizer, build_schedule
 from ppcls.utils import dist
+from ppcls.utils.download import without_secrets
 from ppcls.utils.errors import ConfigError, DataError
 from ppcls.utils.logger import logger
 from ppcls.utils.seed import seed_everything
@@ -72,7 +73,7 @@ class Parts:
                 raise ConfigError("Arch.use_sync_bn: Paddle shares batch statistics on GPUs only; remove it on a CPU")
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         if source := self.settings.pretrained_model:
-            self.loaded = load_weights(model, read_weights(source), source)
+            self.loaded = load_weights(model, read_weights(source), without_secrets(source))
             logger.info("%s", self.loaded)
         return model
 
