@@ -89,6 +89,10 @@ def main() -> None:
     parser.add_argument("--form", choices=sorted(FORMS), default="python", help="python (default) or binary")
     arguments = parser.parse_args()
     official = CIFAR10 if arguments.classes == 10 else CIFAR100
+    train, test = (find_classes(str(arguments.folder / mode))[0] for mode in ("train", "test"))
+    if train != test:
+        only = sorted(set(train) ^ set(test))[0]
+        raise DataError(f"{arguments.folder}: the class {only!r} is only in one of train and test; both need the same")
     ending, files = FORMS[arguments.form]
     inside = f"cifar-{arguments.classes}-batches-{ending}" if arguments.classes == 10 else f"cifar-100-{arguments.form}"
     partial = arguments.archive.with_name(f".{arguments.archive.name}.partial")

@@ -227,7 +227,8 @@ def _load_binary(files: Any, name: str, official: Official) -> tuple[np.ndarray,
 
 
 def _binary_names(files: Any, name: str, official: Official) -> list[str]:
-    return files.read(name).decode("latin1").split()
+    lines = files.read(name).decode("utf-8", "replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _images(planes: np.ndarray) -> np.ndarray:

@@ -77,9 +77,17 @@ def find_classes(root: str) -> tuple[list[str], list[str], np.ndarray]:
 
 
 def _images_under(folder: str) -> list[str]:
-    return [
-        os.path.join(directory, name)
-        for directory, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name[0] != "." and name.lower().endswith(ENDINGS)
-    ]
+    paths = []
+    seen: set[str] = set()
+    for directory, _, names in os.walk(folder, followlinks=True, onerror=_refuse):
+        real = os.path.realpath(directory)
+        # A link to a folder above would give its images again and again, and those of other classes.
+        if real in seen or os.path.realpath(folder).startswith(real + os.sep):
+            raise DataError(f"{directory}: a link leads back to a folder that is read already; remove it")
+        seen.add(real)
+        paths += [os.path.join(directory, name) for name in names if name[0] != "." and name.lower().endswith(ENDINGS)]
+    return paths
+
+
+def _refuse(error: OSError) -> None:
+    raise DataError(f"{error.filename}: cannot be read ({error.strerror})") from error

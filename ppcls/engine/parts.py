@@ -96,7 +96,8 @@ class Parts:
         """The names of the classes by number, if the training set has them or the weights were saved with them."""
         if "train_loader" in vars(self):
             return self.train_loader.dataset.class_names
-        return stored_class_names(self.settings.pretrained_model)
+        built_in = argument_of(self.config.Arch.model, "pretrained")
+        return stored_class_names(self.settings.pretrained_model or (built_in if isinstance(built_in, str) else None))
 
     @functools.cached_property
     def train_loss(self) -> CombinedLoss:

@@ -96,7 +96,7 @@ def deployment(parts: Parts) -> dict[str, Any]:
     postprocess = {key: value for key, value in infer.PostProcess.kwargs.items() if key not in LABEL_ARGUMENTS}
     labels = parts.postprocess.load_labels()
     if labels:
-        postprocess[LABELS] = [labels.get(index, str(index)) for index in range(parts.class_num)]
+        postprocess[LABELS] = [labels.get(index, str(index)) for index in range(parts.class_num or max(labels) + 1)]
     modules = [call.target.__module__ for call in (*infer.transforms, infer.PostProcess)]
     return {
         "Global": {

@@ -100,8 +100,13 @@ def best_epoch(directory: Path) -> int:
 
 def stored_class_names(source: str | None) -> list[str] | None:
     """The class names that a checkpoint or best weights were saved with; None for other weights."""
-    path = Path(local_path(source) if source else "") / "state.json"
-    if not source or not path.is_file():
+    if not source:
+        return None
+    given = Path(local_path(source)).expanduser()
+    # Weights are named by their checkpoint, or by the file in it, with its ending or without.
+    directory = given.parent if given.name in ("model", "model.safetensors") else given
+    path = directory / "state.json"
+    if not path.is_file():
         return None
     try:
         names = json.loads(path.read_text(encoding="utf-8")).get("class_names")

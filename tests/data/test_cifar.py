@@ -276,3 +276,17 @@ def test_a_folder_with_the_test_images_only_has_the_known_names(tmp_path):
     assert Cifar10(str(tmp_path), "test").class_names == NAMES
     with pytest.raises(DataError, match="data_batch_1.bin is missing"):
         Cifar10(str(tmp_path), "train")
+
+
+def test_classes_that_differ_between_train_and_test_make_no_archive(folder, tmp_path, monkeypatch, capsys):
+    (folder / "test" / "cat").rename(folder / "test" / "cats")
+    assert make(monkeypatch, folder, tmp_path / "a.tar.gz") == 3
+    assert "the class 'cat' is only in one of train and test" in capsys.readouterr().err
+    assert not (tmp_path / "a.tar.gz").exists()
+
+
+def test_names_of_several_words_come_back(tmp_path, monkeypatch):
+    names = ["traffic light", "café", *NAMES[2:]]
+    folder = write_folder(tmp_path / "images", names=names)
+    assert make(monkeypatch, folder, tmp_path / "a.tar.gz", "--form", "binary") == 0
+    assert Cifar10(str(tmp_path / "a.tar.gz"), "test").class_names == sorted(names)

@@ -66,3 +66,10 @@ def test_classes_are_numbered_as_the_model_knows_them(root):
     assert dataset.labels.tolist() == [1, 3, 3, 4]
     with pytest.raises(DataError, match=r"the class 'a' \(1 such\) is not one of the 2 that the model is trained on"):
         ImageFolder(str(root)).use_class_names(["b", "c d"])
+
+
+@pytest.mark.parametrize("target", ["..", "."])
+def test_a_link_that_leads_back_is_refused(root, target):
+    (root / "b" / "self").symlink_to(target)
+    with pytest.raises(DataError, match=r"b/self: a link leads back to a folder that is read already"):
+        ImageFolder(str(root))

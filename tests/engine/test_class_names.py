@@ -87,6 +87,12 @@ def test_a_folder_that_lacks_a_class_is_numbered_as_in_training(trained):
     assert sorted(set(two.parts.eval_loader.dataset.labels.tolist())) == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["best_model/model.safetensors", "best_model/model"])
+def test_the_names_are_found_however_the_weights_are_named(trained, name):
+    weights = f"Global.pretrained_model={trained}/output/{name}"
+    assert engine(trained, weights, f"DataLoader.Eval.dataset.image_root={trained}/two").eval()["top1"] == 1.0
+
+
 def test_a_class_that_was_not_trained_is_an_error(trained):
     with pytest.raises(DataError, match=r"the class 'violet' \(1 such\) is not one of the 3 that the model is trained"):
         engine(trained, f"DataLoader.Eval.dataset.image_root={trained}/foreign").eval()
