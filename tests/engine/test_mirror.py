@@ -104,13 +104,19 @@ def test_weights_and_checkpoints_are_read_from_the_copy(s3, toy_engine, tmp_path
 
 
 def test_checkpoints_in_the_middle_of_an_epoch_are_mirrored_too(s3, toy_engine, tmp_path):
-    seen = []
     engine = toy_engine(OUTPUT, "Global.epochs=1", "Global.save_step_interval=2", "Global.keep_checkpoint_max=9")
-    upload = engine.parts.mirror._upload_directory
-    engine.parts.mirror._upload_directory = lambda name, *others: (seen.append(name), upload(name, *others))
+    mirrored = []
+
+    class AfterEachStep(Callback):
+        def on_step_end(self, state, output):
+            wait_for(lambda: not engine.parts.mirror.is_behind)
+            mirrored.append({name for name in names(s3) if name.startswith("epoch")})
+
+    engine.parts.callbacks.append(AfterEachStep())
     engine.train()
-    assert {"epoch_1_step_2", "epoch_1_step_4", "epoch_1"} <= names(s3)
-    assert seen.count("epoch_1_step_2") and seen[0] != "epoch_1"
+    second, fourth = "epoch_1_step_2", "epoch_1_step_4"
+    assert mirrored == [set(), {second}, {second}, {second, fourth}, {second, fourth}]
+    assert {second, fourth, "epoch_1"} <= names(s3)
 
 
 def test_a_server_that_goes_down_never_ends_the_training_and_is_caught_up_with(s3, toy_engine, tmp_path):
