@@ -6,7 +6,8 @@ from ppcls.data.image_folder import ImageFolder
 from ppcls.data.list_file import ClsDataset, ImageNetDataset
 from ppcls.data.loader import Loader
 from ppcls.data.postprocess import Topk
-from ppcls.data.sampler import BatchSampler, DistributedBatchSampler, sample_rng
+from ppcls.data.rng import SampleRng
+from ppcls.data.sampler import BatchSampler, DistributedBatchSampler
 from ppcls.data.transforms import Transform, decode_image
 
 __all__ = [
@@ -21,5 +22,5 @@ __all__ = [
     "Topk",
     "Transform",
     "decode_image",
-    "sample_rng",
+    "SampleRng",
 ]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ppcls.data.rng import SampleRng
 from ppcls.data.transforms import functional
 from ppcls.data.transforms.decode import DecodeImage
 from ppcls.data.transforms.tensor import ToCHWImage
@@ -106,7 +107,7 @@ class ImageDataset:
         self.labels = np.array([numbers[name] for name in self.class_names], np.int64)[self.labels]
         self.class_names = list(names)
 
-    def sample(self, index: int, rng: np.random.Generator | None = None) -> tuple[np.ndarray, int]:
+    def sample(self, index: int, rng: SampleRng | None = None) -> tuple[np.ndarray, int]:
         """Return an image, transformed, as [C, H, W], and its label.
 
         Args:

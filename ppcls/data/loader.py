@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 import paddle
 
-from ppcls.data.sampler import DistributedBatchSampler, Position, sample_rng
+from ppcls.data.rng import SampleRng
+from ppcls.data.sampler import DistributedBatchSampler, Position
 from ppcls.utils.errors import DataError
 
 Batch = tuple[paddle.Tensor, paddle.Tensor]
@@ -163,7 +164,7 @@ class _Samples(paddle.io.Dataset):
 
     def make(self, position: Position) -> tuple[np.ndarray, int]:
         epoch, index = position
-        return self.dataset.sample(index, sample_rng(self.seed, epoch, index))
+        return self.dataset.sample(index, SampleRng(self.seed, epoch, index))
 
     def __getitem__(self, position: Position) -> tuple[np.ndarray, int] | _Failure:
         try:

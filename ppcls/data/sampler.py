@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which samples make up which batch, and the random numbers that belong to each sample.
+"""Which samples make up which batch.
 
-The order of an epoch is a function of (seed, epoch); what is drawn for a sample is a function of
-(seed, epoch, index). Neither depends on the number of workers or ranks, nor on where a run was
-interrupted.
+The order of an epoch is a function of (seed, epoch). It depends neither on the number of workers or ranks, nor on
+where a run was interrupted.
 """
 
 from __future__ import annotations
@@ -20,24 +19,14 @@ Position = tuple[int, int]
 _WORD = 2**64 - 1
 
 
-def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
-    """Return the generator for all that is drawn for one sample in one epoch."""
-    return np.random.Generator(_philox(seed, epoch, [0, 0, 0, index]))
-
-
 def epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
     """Return 0..num_samples-1 in the order of this epoch, int64.
 
     Sorting raw 64-bit words keeps the order the same under every NumPy; its ``permutation`` may change.
     """
-    # The third word of the counter keeps these numbers apart from those of sample 0.
-    words = _philox(seed, epoch, [0, 0, 1, 0]).random_raw(num_samples)
-    return np.argsort(words, kind="stable")
-
-
-def _philox(seed: int, epoch: int, counter: list[int]) -> np.random.Philox:
     key = np.array([seed & _WORD, epoch & _WORD], np.uint64)
-    return np.random.Philox(key=key, counter=np.array(counter, np.uint64))
+    words = np.random.Philox(key=key, counter=np.array([0, 0, 1, 0], np.uint64)).random_raw(num_samples)
+    return np.argsort(words, kind="stable")
 
 
 @SAMPLERS.register

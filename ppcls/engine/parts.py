@@ -19,7 +19,7 @@ from ppcls.config.annotation import parameters_of
 from ppcls.config.registry import EVALUATORS, Call
 from ppcls.config.schema import InferSettings, LoaderSettings, OptimizerSettings
 from ppcls.data.loader import Loader
-from ppcls.data.sampler import sample_rng
+from ppcls.data.rng import SampleRng
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, SaveCheckpoint, VisualDLScalars
 from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
 from ppcls.engine.ema import ModelEMA
@@ -304,7 +304,7 @@ class Parts:
 
     def _try_image(self, dataset: Any, name: str) -> None:
         """Read one image: a wrong folder is found now, not when the evaluation after the first epoch starts."""
-        image, _ = dataset.sample(0, sample_rng(self.settings.seed, 1, 0))
+        image, _ = dataset.sample(0, SampleRng(self.settings.seed, 1, 0))
         if image.dtype != "float32":
             raise ConfigError(
                 f"DataLoader.{name}.dataset.transform_ops: end in {image.dtype} images, but a model takes float32; "

@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 
 from ppcls.config.registry import TRANSFORMS
+from ppcls.data.rng import SampleRng
 from ppcls.data.transforms import functional
 from ppcls.data.transforms.transform import Transform
 
@@ -56,7 +57,7 @@ class ColorJitter(Transform):
         neutral = {"hue": (0.0, 0.0)}
         self._ranges = {name: ends for name, ends in ranges.items() if ends != neutral.get(name, (1.0, 1.0))}
 
-    def draw(self, rng: np.random.Generator, image: np.ndarray) -> list[tuple[str, float]]:
+    def draw(self, rng: SampleRng, image: np.ndarray) -> list[tuple[str, float]]:
         """Return the operations, each with its factor, in the order in which they are applied."""
         if rng.random() >= self.prob:
             return []

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ppcls.config.registry import TRANSFORMS
+from ppcls.data.rng import SampleRng
 from ppcls.data.transforms import functional
 from ppcls.data.transforms.geometry import Interpolation, check_interpolation, draw_interpolation, width_height
 from ppcls.data.transforms.transform import Transform
@@ -107,7 +108,7 @@ class RandCropImage(Transform):
         if len(self.ratio) != 2 or not 0.0 < self.ratio[0] <= self.ratio[1]:
             raise ValueError(f"ratio must be [smallest, largest] with 0 < smallest <= largest; got {self.ratio}")
 
-    def draw(self, rng: np.random.Generator, image: np.ndarray) -> CropParams:
+    def draw(self, rng: SampleRng, image: np.ndarray) -> CropParams:
         """Return an area inside the image; drawn in the order ratio, area, column, row."""
         height, width = image.shape[:2]
         if self.use_log_aspect:
@@ -154,7 +155,7 @@ class RandomCropImage(Transform):
         self.size = size
         self._width_height = width_height(size)
 
-    def draw(self, rng: np.random.Generator, image: np.ndarray) -> tuple[int, int]:
+    def draw(self, rng: SampleRng, image: np.ndarray) -> tuple[int, int]:
         """Return the first row and column of the area."""
         crop_width, crop_height = self._width_height
         height, width = image.shape[:2]

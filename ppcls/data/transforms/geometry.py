@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 
 from ppcls.config.registry import TRANSFORMS, Within
+from ppcls.data.rng import SampleRng
 from ppcls.data.transforms import functional
 from ppcls.data.transforms.transform import Transform
 
@@ -64,7 +65,7 @@ class ResizeImage(Transform):
         """Whether the interpolation is drawn anew for every image."""
         return self.interpolation == "random"
 
-    def draw(self, rng: np.random.Generator, image: np.ndarray) -> str | None:
+    def draw(self, rng: SampleRng, image: np.ndarray) -> str | None:
         """Return the interpolation for this image."""
         return draw_interpolation(rng, self.interpolation)
 
@@ -141,7 +142,7 @@ class RandFlipImage(Transform):
             raise ValueError(f"flip_code must be -1, 0 or 1; got {flip_code}")
         self.flip_code = flip_code
 
-    def draw(self, rng: np.random.Generator, image: np.ndarray) -> bool:
+    def draw(self, rng: SampleRng, image: np.ndarray) -> bool:
         """Return whether this image is mirrored: true for one half."""
         return bool(rng.integers(0, 2))
 
@@ -171,7 +172,7 @@ def check_interpolation(interpolation: str | None, backend: str) -> None:
         raise ValueError(f"backend {backend} interpolates by {', '.join(offered)}; got {interpolation!r}")
 
 
-def draw_interpolation(rng: np.random.Generator, interpolation: str | None) -> str | None:
+def draw_interpolation(rng: SampleRng, interpolation: str | None) -> str | None:
     """Return the interpolation for one image: of ``random`` the one that is drawn."""
     if interpolation != "random":
         return interpolation

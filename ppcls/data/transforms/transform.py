@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.data.rng import SampleRng
+
 
 class Transform:
     """One image operation: `draw` takes all its randomness, `apply` does the work.
@@ -20,7 +22,7 @@ class Transform:
         """Whether two calls on one image may differ."""
         return type(self).draw is not Transform.draw
 
-    def draw(self, rng: np.random.Generator, image: np.ndarray) -> Any:
+    def draw(self, rng: SampleRng, image: np.ndarray) -> Any:
         """Return the parameters that `apply` needs for this image; None where nothing is random."""
         return None
 
@@ -28,7 +30,7 @@ class Transform:
         """Return a new image; the same answer for the same image and parameters."""
         raise NotImplementedError
 
-    def __call__(self, image: Any, rng: np.random.Generator | None = None) -> np.ndarray:
+    def __call__(self, image: Any, rng: SampleRng | None = None) -> np.ndarray:
         """Draw and apply; without a generator only what is not random."""
         if rng is None and self.is_random:
             raise ValueError(f"{type(self).__name__} draws at random: call it with a numpy generator")

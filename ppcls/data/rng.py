@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is drawn for each sample: a function of (seed, epoch, index), under every version of every library.
+
+The numbers come from Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), a cipher
+on a counter: the n-th number of a sample is computed without those before it, for one sample or for a whole batch.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+_ROUNDS = 10
+_LOW = 0xFFFFFFFF
+
+
+def philox(counter: tuple[Any, Any, Any, Any], key: tuple[int, int]) -> tuple[Any, Any, Any, Any]:
+    """Return the four 32-bit words that a counter of four 32-bit words turns into.
+
+    Args:
+        counter: each an int, or an array of uint64 [N] for N counters at once.
+        key: two 32-bit words.
+    """
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        p0, p1 = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (p1 >> 32) ^ c1 ^ k0, p1 & _LOW, (p0 >> 32) ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + _KEY_STEPS[0]) & _LOW, (k1 + _KEY_STEPS[1]) & _LOW
+    return c0, c1, c2, c3
+
+
+class _Draws:
+    """Numbers in 0..1, two from each block of the cipher."""
+
+    def __init__(self, seed: int, epoch: int, index: Any) -> None:
+        self._key = (seed & _LOW, (seed >> 32) & _LOW)
+        self._place = (index & _LOW, (index >> 32) & _LOW, epoch & _LOW)
+        self._num_blocks = 0
+        self._left: list[Any] = []
+
+    def random(self) -> Any:
+        """Return a number in 0..1, 1 excluded, on a grid of 2**-53."""
+        if not self._left:
+            words = philox((self._num_blocks, *self._place), self._key)
+            self._num_blocks += 1
+            self._left = [((high >> 5) * 2**26 + (low >> 6)) * 2.0**-53 for high, low in (words[2:], words[:2])]
+        return self._left.pop()
+
+    def uniform(self, low: Any = 0.0, high: Any = 1.0) -> Any:
+        """Return a number between ``low`` and ``high``."""
+        return low + (high - low) * self.random()
+
+
+class SampleRng(_Draws):
+    """The random numbers of one sample in one epoch, with the methods of NumPy's ``Generator``.
+
+    Args:
+        seed: of the run.
+        epoch: from 1 on.
+        index: of the sample in its data set.
+    """
+
+    def __init__(self, seed: int, epoch: int, index: int) -> None:
+        super().__init__(seed, int(epoch), int(index))
+
+    def integers(self, low: int, high: int) -> int:
+        """Return a whole number from ``low`` on, below ``high``."""
+        return low + int(self.random() * (high - low))
+
+    def normal(self, loc: float = 0.0, scale: float = 1.0) -> float:
+        """Return a normally distributed number (Box and Muller, 1958)."""
+        radius = math.sqrt(-2.0 * math.log(1.0 - self.random()))
+        return loc + scale * radius * math.cos(2.0 * math.pi * self.random())
+
+    def permutation(self, num: int) -> list[int]:
+        """Return 0..num-1 in random order."""
+        keys = [self.random() for _ in range(num)]
+        return sorted(range(num), key=keys.__getitem__)
+
+    def beta(self, a: float, b: float) -> float:
+        """Return a number of the beta distribution."""
+        return float(self._numpy().beta(a, b))
+
+    def dirichlet(self, alpha: list[float]) -> np.ndarray:
+        """Return numbers of the Dirichlet distribution, float64, which sum up to 1."""
+        return self._numpy().dirichlet(alpha)
+
+    def _numpy(self) -> np.random.Generator:
+        """For what takes an unknown number of draws; follows from the next number, and so from the place."""
+        return np.random.Generator(np.random.Philox(int(self.random() * 2**53)))
+
+
+class BatchRng(_Draws):
+    """The random numbers of many samples at once: each sample's are those of its `SampleRng`, in the same order.
+
+    Args:
+        seed: of the run.
+        epoch: from 1 on.
+        indices: of the samples in their data set, int64 [N].
+    """
+
+    def __init__(self, seed: int, epoch: int, indices: np.ndarray) -> None:
+        super().__init__(seed, int(epoch), indices.astype(np.uint64))
+
+    def integers(self, low: int, high: int) -> np.ndarray:
+        """Return whole numbers from ``low`` on, below ``high``, int64 [N]."""
+        return low + (self.random() * (high - low)).astype(np.int64)
