@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 
 from ppcls.config.registry import DATASETS, TRANSFORMS
-from ppcls.data.dataset import FileDataset
+from ppcls.data.files import FileDataset
 from ppcls.data.images import ENDINGS
 from ppcls.utils.errors import DataError
 from ppcls.utils.local_copy import local_folder

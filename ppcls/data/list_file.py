@@ -10,7 +10,8 @@ from typing import Annotated
 import numpy as np
 
 from ppcls.config.registry import DATASETS, TRANSFORMS
-from ppcls.data.dataset import MAX_PROBLEMS, FileDataset, joined
+from ppcls.data.dataset import MAX_PROBLEMS, joined
+from ppcls.data.files import FileDataset
 from ppcls.data.transforms import functional
 from ppcls.utils.errors import DataError
 from ppcls.utils.local_copy import local_folder, local_path
