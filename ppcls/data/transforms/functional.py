@@ -3,21 +3,12 @@
 
 from __future__ import annotations
 
-import io
-import os
-import stat
-
 import cv2
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image
 
-from ppcls.utils.errors import DataError
-
-IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*", b"MM\x00*")
-"""The first bytes of JPEG, PNG, GIF, BMP, WebP and TIFF files."""
-
-MAX_PIXELS = 89_478_485
-"""Largest image that is decoded: 256 MiB of RGB, the size from which Pillow speaks of a decompression bomb."""
+from ppcls.data.transforms.decoding import decode_image as decode_image
+from ppcls.data.transforms.decoding import read_file as read_file
 
 INTERPOLATIONS = {
     "cv2": {
@@ -50,67 +41,9 @@ BORDERS = {
 }
 """What may stand beyond an image's edge, by the names that YAML uses."""
 
-
-def decode_image(source: bytes | str | os.PathLike, name: str | None = None) -> np.ndarray:
-    """Return an encoded image as uint8 [H, W, 3] in RGB, the way a viewer shows it.
-
-    The one decoder of training, evaluation and inference. EXIF orientation is applied, 16 bits
-    become 8, grey and palette become RGB, CMYK is converted, transparency is dropped, and of an
-    animation the first frame is taken.
-
-    Args:
-        source: the file's bytes, or its path.
-        name: what messages call the image; a path names itself.
-
-    Raises:
-        DataError: missing, empty, cut off, not an image, or larger than ``MAX_PIXELS``; the size is
-            taken from the header, before anything is decoded.
-    """
-    if isinstance(source, (str, os.PathLike)):
-        name = name or os.fspath(source)
-        source = read_file(source)
-    name = name or "image"
-    if len(source) == 0:
-        raise DataError(f"{name}: the file is empty")
-    width, height = _header_size(source, name)
-    if width * height > MAX_PIXELS:
-        raise DataError(f"{name}: {width} x {height} pixels is more than the {MAX_PIXELS} that are decoded; shrink it")
-    try:
-        image = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except cv2.error as error:
-        raise DataError(f"{name}: cannot be decoded ({error.err})") from error
-    if image is None:
-        raise DataError(f"{name}: cannot be decoded; the file is damaged, cut off, or of a kind that OpenCV lacks")
-    return image
-
-
-def read_file(path: str | os.PathLike) -> bytes:
-    """Return the bytes of a regular file.
-
-    Raises:
-        DataError: it is missing, unreadable, or a pipe, device or directory, which would hang or fail.
-    """
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise DataError(f"{os.fspath(path)}: not a regular file")
-        with open(path, "rb") as file:
-            return file.read()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{os.fspath(path)}: cannot be read ({reason})") from error
-
-
-def _header_size(data: bytes, name: str) -> tuple[int, int]:
-    """Return (width, height) as the file's header states them; Pillow reads no pixels here."""
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return image.size
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise DataError(f"{name}: more than the {MAX_PIXELS} pixels that are decoded; shrink it") from error
-    except (OSError, ValueError, SyntaxError, OverflowError) as error:
-        if bytes(data[:4]).startswith(IMAGE_STARTS):
-            raise DataError(f"{name}: damaged or cut off, its header cannot be read") from error
-        raise DataError(f"{name}: not an image; the file starts with {bytes(data[:8])!r}") from error
+_LUMA = np.array([[19595, 38470, 7471, 32768]], np.float32) / 65536
+_LUMA_THRICE = np.repeat(_LUMA, 3, axis=0)
+_LEVELS = np.arange(256, dtype=np.float32)
 
 
 def resize(image: np.ndarray, height: int, width: int, interpolation: str | None, backend: str) -> np.ndarray:
@@ -134,9 +67,26 @@ def crop(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.
     return image[top : top + height, left : left + width]
 
 
+def crop_many(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Return of every image [N, H, W, C] the part from its own (top, left) on, [N, height, width, C]."""
+    num, rows, columns, channels = images.shape
+    lines = np.ascontiguousarray(images).reshape(num, rows, columns * channels)
+    parts = np.lib.stride_tricks.sliding_window_view(lines, (height, width * channels), axis=(1, 2))
+    return parts[np.arange(num), tops, lefts * channels].reshape(num, height, width, channels)
+
+
 def flip(image: np.ndarray, code: int) -> np.ndarray:
     """Return the image mirrored: ``code`` 1 left to right, 0 top to bottom, -1 both."""
     return cv2.flip(image, code)
+
+
+def flip_many(images: np.ndarray, code: int) -> np.ndarray:
+    """Return every image [N, H, W, C] mirrored, by ``code`` as `flip` has it."""
+    if code == 1:
+        num, height, width, channels = images.shape
+        # One above the other, they are one image.
+        return cv2.flip(images.reshape(num * height, width, channels), 1).reshape(images.shape) if num else images
+    return images[:, ::-1] if code == 0 else images[:, ::-1, ::-1]
 
 
 def normalize(image: np.ndarray, scale: np.float32, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
@@ -149,26 +99,58 @@ def pad(image: np.ndarray, width: int, mode: str, fill: int) -> np.ndarray:
     return cv2.copyMakeBorder(image, width, width, width, width, BORDERS[mode], value=(fill, fill, fill))
 
 
+def pad_many(images: np.ndarray, width: int, mode: str, fill: int) -> np.ndarray:
+    """Return every image [N, H, W, C] with a border, as `pad` does."""
+    borders = [(0, 0), (width, width), (width, width), (0, 0)]
+    if mode == "constant":
+        num, height, columns, channels = images.shape
+        padded = np.full((num, height + 2 * width, columns + 2 * width, channels), fill, images.dtype)
+        padded[:, width : width + height, width : width + columns] = images
+        return padded
+    return np.pad(images, borders, mode)  # type: ignore[call-overload]
+
+
+def grey(image: np.ndarray) -> np.ndarray:
+    """Return the luma (Rec. 601) of uint8 RGB as uint8 [H, W], to the bit as Pillow rounds it."""
+    # Pillow counts in 65536ths; all of these products and sums are exact in float32.
+    return cv2.transform(image.astype(np.float32), _LUMA).astype(np.uint8)
+
+
 def change_brightness(image: np.ndarray, factor: float) -> np.ndarray:
     """Return uint8 RGB ``image * factor``, cut off at 255; 0 is black, 1 the image itself."""
-    return np.asarray(ImageEnhance.Brightness(Image.fromarray(image)).enhance(factor))
+    return cv2.LUT(image, _blended_levels(0, factor))
 
 
 def change_contrast(image: np.ndarray, factor: float) -> np.ndarray:
     """Return uint8 RGB between its mean grey (0) and itself (1), or beyond itself (above 1)."""
-    return np.asarray(ImageEnhance.Contrast(Image.fromarray(image)).enhance(factor))
+    mean = cv2.sumElems(grey(image))[0] / (image.shape[0] * image.shape[1])
+    return cv2.LUT(image, _blended_levels(int(mean + 0.5), factor))
 
 
 def change_saturation(image: np.ndarray, factor: float) -> np.ndarray:
     """Return uint8 RGB between its grey image (0) and itself (1), or beyond itself (above 1)."""
-    return np.asarray(ImageEnhance.Color(Image.fromarray(image)).enhance(factor))
+    blend = image.astype(np.float32)
+    greys = cv2.transform(blend, _LUMA_THRICE)
+    np.floor(greys, out=greys)
+    # In three steps, as Pillow rounds after each of them.
+    blend -= greys
+    blend *= np.float32(factor)
+    blend += greys
+    return np.clip(blend, 0, 255, out=blend).astype(np.uint8)
+
+
+def _blended_levels(base: int, factor: float) -> np.ndarray:
+    """What each level 0..255 becomes between ``base`` (factor 0) and itself (factor 1), as `ImageEnhance` rounds it."""
+    blend = (_LEVELS - np.float32(base)) * np.float32(factor) + np.float32(base)
+    return blend.clip(0, 255).astype(np.uint8)
 
 
 def turn_hue(image: np.ndarray, turn: float) -> np.ndarray:
     """Return uint8 RGB with every hue moved by ``turn``, -0.5..0.5, of the colour circle, in steps of 1/256 of it."""
-    hue, saturation, value = Image.fromarray(image).convert("HSV").split()
-    turned = np.asarray(hue) + np.uint8(int(turn * 255) % 256)
-    return np.asarray(Image.merge("HSV", (Image.fromarray(turned), saturation, value)).convert("RGB"))
+    hsv = np.array(Image.fromarray(image).convert("HSV"))
+    hsv[:, :, 0] += np.uint8(int(turn * 255) % 256)
+    height, width = image.shape[:2]
+    return np.asarray(Image.frombuffer("HSV", (width, height), hsv, "raw", "HSV", 0, 1).convert("RGB"))
 
 
 COLOR_CHANGES = {

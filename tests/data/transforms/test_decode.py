@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ppcls.data.transforms import DecodeImage, functional
-from ppcls.data.transforms.functional import decode_image
+from ppcls.data.transforms import DecodeImage
+from ppcls.data.transforms.decoding import decode_image
+from ppcls.data.transforms.image_header import MAX_PIXELS
 from ppcls.utils.errors import DataError
 
 # Smooth, with each channel and each corner different.
@@ -127,7 +128,7 @@ def test_an_empty_file_is_named(tmp_path):
 @pytest.mark.parametrize(("width", "height"), [(50_000, 50_000), (10_000, 9_000), (2**31 - 1, 2**31 - 1)])
 def test_size_is_refused_from_the_header_alone(monkeypatch, width, height):
     monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
-    with pytest.raises(DataError, match=f"^bomb.png: .*{functional.MAX_PIXELS} (pixels )?that are decoded; shrink it"):
+    with pytest.raises(DataError, match=f"^bomb.png: .*{MAX_PIXELS} (pixels )?that are decoded; shrink it"):
         decode_image(png_header(width, height), "bomb.png")
 
 

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a file to an image: the one decoder of training, evaluation and inference."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+import cv2
+import numpy as np
+
+from ppcls.data.transforms.image_header import image_size as image_size
+from ppcls.data.transforms.image_header import read_header
+from ppcls.utils.errors import DataError
+
+REDUCTIONS = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4}
+REDUCTIONS[8] = cv2.IMREAD_REDUCED_GRAYSCALE_8
+"""How many times smaller a JPEG can be decoded, and OpenCV's flag for it.
+
+Its flags for reduced colour are these with a bit that asks for BGR."""
+
+# A file that cannot be decoded is told of in a DataError; OpenCV would print several lines more for each.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def decode_image(source: bytes | str | os.PathLike, name: str | None = None, reduce: int = 1) -> np.ndarray:
+    """Return an encoded image as uint8 [H, W, 3] in RGB, the way a viewer shows it.
+
+    The one decoder of training, evaluation and inference. EXIF orientation is applied, 16 bits
+    become 8, grey and palette become RGB, CMYK is converted, transparency is dropped, and of an
+    animation the first frame is taken.
+
+    Args:
+        source: the file's bytes, or its path.
+        name: what messages call the image; a path names itself.
+        reduce: 1, 2, 4 or 8: a JPEG is decoded at 1/reduce of its size, each side rounded up, which
+            is faster; other kinds come at their full size all the same.
+
+    Raises:
+        DataError: missing, empty, cut off, not an image, or larger than ``MAX_PIXELS``; the size is
+            taken from the header, before anything is decoded.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        name = name or os.fspath(source)
+        source = read_file(source)
+    name = name or "image"
+    height, width, orientation, kind = read_header(source, name)
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    if kind == "JPEG":
+        flags |= REDUCTIONS[reduce]
+    else:
+        reduce = 1
+    try:
+        image = cv2.imdecode(np.frombuffer(source, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(f"{name}: cannot be decoded ({error.err})") from error
+    if image is None:
+        raise DataError(f"{name}: cannot be decoded; the file is damaged, cut off, or of a kind that OpenCV lacks")
+    if kind == "TIFF" and orientation > 4:
+        # libtiff has turned the image by itself.
+        height, width, orientation = width, height, 1
+    elif kind == "TIFF":
+        orientation = 1
+    if image.shape[:2] != (-(-height // reduce), -(-width // reduce)):
+        raise DataError(f"{name}: damaged, its header says {width} x {height}, its image is of another size")
+    return image if orientation == 1 else _turned(image, orientation)
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Return the image with its row 0 and column 0 where EXIF says they belong (EXIF 2.32, tag 0x0112)."""
+    if orientation > 4:
+        image = cv2.transpose(image)
+    flip = {2: 1, 3: -1, 4: 0, 6: 1, 7: -1, 8: 0}.get(orientation)
+    return image if flip is None else cv2.flip(image, flip)
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+    """Return the bytes of a regular file.
+
+    Raises:
+        DataError: it is missing, unreadable, or a pipe, device or directory, which would hang or fail.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise DataError(f"{os.fspath(path)}: not a regular file")
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{os.fspath(path)}: cannot be read ({reason})") from error
