@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,9 +15,9 @@ from ppcls.data.cifar_files import CIFAR10, CIFAR100, SIDE, Official, load_offic
 from ppcls.data.dataset import ImageDataset
 from ppcls.data.image_folder import find_classes
 from ppcls.data.transforms import functional
-from ppcls.utils.download import fetch, is_url
+from ppcls.utils.download import expected_digest, fetch, is_url, without_secrets
 from ppcls.utils.errors import DataError, StorageError
-from ppcls.utils.local_copy import INSIDE, local_folder
+from ppcls.utils.local_copy import INSIDE, archive_and_inside, local_folder
 from ppcls.utils.storage import sha256 as sha256_of
 
 
@@ -28,11 +28,14 @@ class _Cifar(ImageDataset):
 
     def __init__(
         self,
-        data_file: str | None,
-        mode: str,
-        download: bool,
-        sha256: str | None,
-        transform_ops: Sequence[Callable] | None,
+        data_file: str | None = None,
+        mode: Literal["train", "test"] = "train",
+        download: bool = True,
+        backend: Literal["cv2", "pil"] = "cv2",
+        transform_ops: Annotated[list[Callable], TRANSFORMS] | None = None,
+        sha256: str | None = None,
+        sample_per_label: Literal[None] = None,
+        expand_labels: Literal[1] = 1,
     ) -> None:
         if mode not in ("train", "test"):
             raise ValueError(f"mode must be train or test; got {mode!r}")
@@ -85,19 +88,6 @@ class Cifar10(_Cifar):
 
     official = CIFAR10
 
-    def __init__(
-        self,
-        data_file: str | None = None,
-        mode: Literal["train", "test"] = "train",
-        download: bool = True,
-        backend: Literal["cv2", "pil"] = "cv2",
-        transform_ops: Annotated[list[Callable], TRANSFORMS] | None = None,
-        sha256: str | None = None,
-        sample_per_label: Literal[None] = None,
-        expand_labels: Literal[1] = 1,
-    ) -> None:
-        super().__init__(data_file, mode, download, sha256, transform_ops)
-
 
 @DATASETS.register
 class Cifar100(_Cifar):
@@ -112,19 +102,6 @@ class Cifar100(_Cifar):
 
     official = CIFAR100
 
-    def __init__(
-        self,
-        data_file: str | None = None,
-        mode: Literal["train", "test"] = "train",
-        download: bool = True,
-        backend: Literal["cv2", "pil"] = "pil",
-        transform_ops: Annotated[list[Callable], TRANSFORMS] | None = None,
-        sha256: str | None = None,
-        sample_per_label: Literal[None] = None,
-        expand_labels: Literal[1] = 1,
-    ) -> None:
-        super().__init__(data_file, mode, download, sha256, transform_ops)
-
 
 def _found(official: Official, data_file: str | None, download: bool, sha256: str | None) -> str:
     """Return where the data set is, its archive's digest checked."""
@@ -133,27 +110,27 @@ def _found(official: Official, data_file: str | None, download: bool, sha256: st
         if not download:
             raise DataError(f"data_file: not given, and download is false; give the path of {Path(url).name}")
         return str(fetch(url, sha256 or digest))
-    expected = sha256 or official.sha256.get(os.path.basename(data_file))
-    if is_url(data_file):
-        digest = f"#sha256={expected}" if expected and "#" not in data_file else ""
-        return local_folder(data_file + digest)
-    if data_file.endswith(".zip") or INSIDE in data_file:
-        return local_folder(data_file)
-    if not os.path.exists(data_file):
-        here = (
-            "" if os.path.isabs(data_file) else f"; paths start from the folder where the command runs, {os.getcwd()}"
-        )
-        raise DataError(f"data_file: {data_file}: no such file or folder{here}")
+    archive, inside = archive_and_inside(data_file)
+    if is_url(archive):
+        address, _, fragment = archive.partition("#")
+        known = official.sha256.get(os.path.basename(address))
+        expected = expected_digest(fragment, sha256, without_secrets(address)) or known
+        return local_folder(address + (f"#sha256={expected}" if expected else "") + (INSIDE + inside if inside else ""))
     if os.path.isdir(data_file):
         if sha256:
             raise DataError(f"{data_file}: sha256 is of an archive, but this is a folder; leave sha256 out")
         return data_file
-    if expected and (digest := sha256_of(data_file)) != expected.lower():
+    if not os.path.isfile(archive):
+        here = "" if os.path.isabs(archive) else f"; paths start from the folder where the command runs, {os.getcwd()}"
+        raise DataError(f"data_file: {archive}: no such file or folder{here}")
+    expected = sha256 or official.sha256.get(os.path.basename(archive))
+    if expected and (digest := sha256_of(archive)) != expected.lower():
         raise StorageError(
-            f"{data_file}: not the expected archive, its sha256 is {digest} instead of {expected}; "
+            f"{archive}: not the expected archive, its sha256 is {digest} instead of {expected}; "
             "download it again, or write its digest in sha256 if it is meant"
         )
-    return data_file
+    # A tar archive in the official form is read as it is; whatever else lies in an archive is unpacked.
+    return data_file if data_file == archive and not archive.lower().endswith(".zip") else local_folder(data_file)
 
 
 def _load_folder(place: str, official: Official, mode: str) -> tuple[np.ndarray, np.ndarray, list[str]]:

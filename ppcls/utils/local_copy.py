@@ -55,7 +55,7 @@ def local_path(place: str) -> str:
         StorageError: it cannot be fetched or kept.
         DataError: an archive is damaged or refused, or lacks what is named behind ``!/``.
     """
-    whole, inside = _split(place)
+    whole, inside = archive_and_inside(place)
     if _is_archive(whole) and (is_url(whole) or os.path.isfile(whole)):
         folder = _unpacked_from_url(whole) if is_url(whole) else _unpacked_from_path(whole)
         return _inside(folder, inside, place)
@@ -85,7 +85,8 @@ def local_folder(place: str) -> str:
     return path
 
 
-def _split(place: str) -> tuple[str, str]:
+def archive_and_inside(place: str) -> tuple[str, str]:
+    """Return a place's archive and what is named in it, behind ``!/``; the place and "" when nothing is."""
     whole, mark, inside = place.rpartition(INSIDE)
     return (whole, inside) if mark and _is_archive(whole) else (place, "")
 

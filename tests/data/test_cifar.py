@@ -1,4 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
+import hashlib
 import os
 import pickle
 import runpy
@@ -14,7 +15,7 @@ import pytest
 
 from ppcls.data import Cifar10, Cifar100
 from ppcls.data.cifar_files import CIFAR10, CIFAR100
-from ppcls.utils.errors import DataError, StorageError
+from ppcls.utils.errors import ConfigError, DataError, StorageError
 
 MAKE = str(Path(__file__).resolve().parents[2] / "dataset" / "make_cifar.py")
 NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
@@ -175,6 +176,30 @@ def test_an_archive_under_an_official_name_is_held_against_the_official_digest(a
 def test_a_digest_of_ones_own_is_checked(archive):
     with pytest.raises(StorageError, match="not the expected archive"):
         Cifar10(str(archive), sha256="0" * 64)
+
+
+@pytest.mark.parametrize("inside", ["", "!/images"])
+@pytest.mark.parametrize("where", ["here", "elsewhere"])
+@pytest.mark.parametrize("ending", ["zip", "gztar"])
+def test_an_archive_to_unpack_is_held_against_its_digest(folder, tmp_path, monkeypatch, inside, where, ending):
+    monkeypatch.setenv("PPCLS_CACHE", str(tmp_path / "cache"))
+    packed = Path(shutil.make_archive(str(tmp_path / "mine"), ending, *(tmp_path, "images") if inside else (folder,)))
+    place = str(packed)
+    if where == "elsewhere":
+        storage = pytest.importorskip("fsspec").filesystem("memory")
+        place = f"memory://{tmp_path.name}/{packed.name}"
+        storage.pipe(place, packed.read_bytes())
+    elif (ending, inside) == ("gztar", ""):
+        pytest.skip("a tar archive on this machine is read as it is: the official form")
+    digest = hashlib.sha256(packed.read_bytes()).hexdigest()
+    assert contents(Cifar10(place + inside, "test", sha256=digest)) == contents(Cifar10(str(folder), "test"))
+    with pytest.raises(StorageError, match=f"not the expected .*, its sha256 is {digest} instead of 0000"):
+        Cifar10(place + inside, "test", sha256="0" * 64)
+
+
+def test_two_different_digests_for_one_address_are_refused():
+    with pytest.raises(ConfigError, match="two different digests"):
+        Cifar10(f"s3://bucket/mine.zip#sha256={'1' * 64}!/images", "test", sha256="0" * 64)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])
