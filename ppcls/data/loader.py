@@ -15,8 +15,8 @@ import cv2
 import numpy as np
 import paddle
 
-from ppcls.data.rng import SampleRng
-from ppcls.data.sampler import DistributedBatchSampler, Position
+from ppcls.data.position import Position, sample_at
+from ppcls.data.sampler import DistributedBatchSampler
 from ppcls.utils.errors import DataError
 
 Batch = tuple[paddle.Tensor, paddle.Tensor]
@@ -35,7 +35,7 @@ class Loader:
 
     Args:
         dataset: has ``len`` and ``sample(index, rng) -> (image [C, H, W], label)``.
-        sampler: gives lists of (epoch, index).
+        sampler: gives lists of `Position`.
         num_workers: processes that read and transform; 0 does it in this one, when a batch is asked for.
         use_shared_memory: hand batches over in shared memory, otherwise through a pipe.
         seed: of the run; with epoch and index it determines what the random operations draw.
@@ -152,7 +152,7 @@ def _can_travel(error: Exception) -> bool:
 
 
 class _Samples(paddle.io.Dataset):
-    """What runs in a worker: (epoch, index) -> sample, or the failure to make it."""
+    """What runs in a worker: position -> sample, or the failure to make it."""
 
     def __init__(self, dataset: Any, seed: int) -> None:
         super().__init__()
@@ -163,8 +163,7 @@ class _Samples(paddle.io.Dataset):
         return len(self.dataset)
 
     def make(self, position: Position) -> tuple[np.ndarray, int]:
-        epoch, index = position
-        return self.dataset.sample(index, SampleRng(self.seed, epoch, index))
+        return sample_at(self.dataset, position, self.seed)
 
     def __getitem__(self, position: Position) -> tuple[np.ndarray, int] | _Failure:
         try:

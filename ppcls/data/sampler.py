@@ -12,9 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ppcls.config.registry import SAMPLERS, Count
-
-Position = tuple[int, int]
-"""(epoch, index): what a worker needs to know to make a sample."""
+from ppcls.data.position import Position
 
 _WORD = 2**64 - 1
 
@@ -31,7 +29,7 @@ def epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
 
 @SAMPLERS.register
 class DistributedBatchSampler:
-    """Batches of (epoch, index) for one rank.
+    """Batches of positions for one rank.
 
     ``batch_size * num_replicas`` consecutive samples of the global order are one step of all ranks;
     rank r takes the r-th ``batch_size`` of them. The remainder is divided evenly.
@@ -112,7 +110,7 @@ class DistributedBatchSampler:
                 chosen = order[head : head + self.batch_size]
             else:
                 chosen = self._share(order[num_full * self._global_batch_size :], order)
-            yield [(epoch, int(index)) for index in chosen]
+            yield [Position(epoch, int(index)) for index in chosen]
 
     def _share(self, remainder: np.ndarray, order: np.ndarray) -> np.ndarray:
         """Return what this rank takes of the samples that do not fill a global batch."""

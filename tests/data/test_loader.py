@@ -66,7 +66,7 @@ def test_batches_are_the_samples_in_the_order_of_the_sampler(root):
     batches = list(loader)
     assert len(batches) == len(loader) == 6
     for positions, (images, labels) in zip(loader.sampler, batches):
-        expected = [dataset.sample(index, SampleRng(SEED, epoch, index)) for epoch, index in positions]
+        expected = [dataset.sample(at.index, SampleRng(SEED, at.epoch, at.index)) for at in positions]
         np.testing.assert_array_equal(images.numpy(), np.stack([image for image, _ in expected]))
         assert labels.tolist() == [label for _, label in expected]
         assert images.shape == [len(positions), 3, 16, 16]

@@ -26,8 +26,8 @@ def batches_of_ranks(num_samples: int, world: int, batch_size: int, epoch: int =
         sampler.set_epoch(epoch)
         batches = list(sampler)
         assert len(sampler) == len(batches)
-        assert all(position[0] == epoch for batch in batches for position in batch)
-        ranks.append([[index for _, index in batch] for batch in batches])
+        assert all(position == (epoch, position.index, 0, None) for batch in batches for position in batch)
+        ranks.append([[position.index for position in batch] for batch in batches])
     return ranks
 
 
@@ -138,7 +138,7 @@ def test_an_iteration_keeps_the_epoch_it_began_with():
     sampler = DistributedBatchSampler(2, shuffle=True, num_samples=8)
     iterator = iter(sampler)
     sampler.set_epoch(2)
-    assert {epoch for batch in iterator for epoch, _ in batch} == {1}
+    assert {position.epoch for batch in iterator for position in batch} == {1}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What samplers give and workers take: which sample is to be made, and as which of its variants."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ppcls.data.rng import SampleRng
+
+_MAX_SAMPLES = 2**40
+
+
+class Position(NamedTuple):
+    """A sample in an epoch: all that a worker needs to know to make it.
+
+    Attributes:
+        epoch: from 1 on.
+        index: of the sample in its data set.
+        repeat: how often the sample came before in this epoch; each time it has random numbers of its own.
+        size: width and height to make it in; None leaves them to the operations.
+    """
+
+    epoch: int
+    index: int
+    repeat: int = 0
+    size: tuple[int, int] | None = None
+
+    @property
+    def draw(self) -> int:
+        """What stands for the sample in `SampleRng` and `BatchRng`: its index, and its repetition above it."""
+        return self.index + self.repeat * _MAX_SAMPLES
+
+
+def sample_at(dataset: Any, position: Position, seed: int) -> tuple[np.ndarray, int]:
+    """Make one sample: its image and its label.
+
+    Args:
+        dataset: has ``sample(index, rng)``, and ``sample(index, rng, size)`` where positions have a size.
+        position: from a sampler.
+        seed: of the run.
+    """
+    rng = SampleRng(seed, position.epoch, position.draw)
+    if position.size is None:
+        return dataset.sample(position.index, rng)
+    return dataset.sample(position.index, rng, position.size)
