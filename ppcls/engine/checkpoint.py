@@ -23,7 +23,7 @@ from ppcls.engine.run_directory import BEST, Place, Trust, best_epoch, directory
 from ppcls.engine.trainer import TrainState
 from ppcls.optimizer import Schedule
 from ppcls.utils import dist
-from ppcls.utils.errors import ConfigError, StorageError
+from ppcls.utils.errors import ConfigError, DataError, StorageError
 from ppcls.utils.logger import logger
 from ppcls.utils.storage import published
 
@@ -64,7 +64,7 @@ class Checkpointer:
         save_interval: checkpoints of epochs divisible by it are kept; the newest two always are. 0: only those.
         keep_max: keep the newest so many, whatever ``save_interval`` says.
         on_all_ranks: every process writes checkpoints, process r to ``output_dir/rank_r``.
-        description: written into every checkpoint, for people.
+        description: written into every checkpoint; a checkpoint of other ``class_names`` is not continued.
     """
 
     def __init__(
@@ -149,6 +149,7 @@ class Checkpointer:
             StorageError: it is not there, does not verify, or is of another model or optimizer; or there are
                 checkpoints in the output directory and none verifies.
             ConfigError: its epochs or updates are not those of this training.
+            DataError: its classes are not those of this training.
             PeerError: another process cannot restore it.
         """
         path = find_checkpoint(source, self.output_dir)
@@ -164,6 +165,7 @@ class Checkpointer:
     def _restore(self, path: Path) -> TrainState:
         stored = json.loads((path / "state.json").read_text(encoding="utf-8"))
         parts = self.parts
+        self._require_same_classes(path, stored)
         self._require_same_optimizer(path, stored)
         self._require_same_pace(path, stored)
         load_weights(parts.model, read_weights(path / "model.safetensors"), str(path), allow="none")
@@ -187,6 +189,21 @@ class Checkpointer:
             best=best["value"],
             best_epoch=best["epoch"],
             sums=stored.get("sums", []),
+        )
+
+    def _require_same_classes(self, path: Path, stored: Mapping[str, Any]) -> None:
+        before, now = stored.get("class_names"), self.description.get("class_names")
+        if before is None or now is None or before == now:
+            return
+        gone = [name for name in before if name not in now]
+        new = [name for name in now if name not in before]
+        told = [f"{names[0]!r} ({len(names)} such) is {how}" for names, how in ((gone, "gone"), (new, "new")) if names]
+        if not told:
+            number = next(number for number, name in enumerate(before) if name != now[number])
+            told = [f"class {number} was {before[number]!r} and is {now[number]!r}"]
+        raise DataError(
+            f"{path}: was trained with other classes than the training set has now: {', '.join(told)}; "
+            "make them the same, or start from its weights with Global.pretrained_model"
         )
 
     def _require_same_optimizer(self, path: Path, stored: Mapping[str, Any]) -> None:

@@ -20,7 +20,7 @@ from ppcls.engine.precision import Precision
 from ppcls.engine.run_directory import newest_valid
 from ppcls.engine.trainer import TrainState
 from ppcls.optimizer.schedule import Piecewise
-from ppcls.utils.errors import ConfigError, StorageError
+from ppcls.utils.errors import ConfigError, DataError, StorageError
 from ppcls.utils.storage import verify
 
 PACE = Pace(updates_per_epoch=2, batches_per_update=1, images_per_update=8)
@@ -45,14 +45,15 @@ def adamw(rate, parameters):
 class Run:
     """A model with its optimizer, schedule and average, and steps on noise."""
 
-    def __init__(self, directory, build=momentum, width=4, with_ema=True, pace=PACE, **keeping):
+    def __init__(self, directory, build=momentum, width=4, with_ema=True, pace=PACE, class_names=None, **keeping):
         self.model = net(width)
         self.schedule = Piecewise(10, 2, [1, 2], [0.1, 0.01, 0.001])
         self.optimizer = build(self.schedule, self.model.parameters())
         ema = ModelEMA(self.model, 0.9) if with_ema else None
         self.parts = MovingParts(self.model, self.optimizer, self.schedule, Precision(), ema)
         keeping = {"save_interval": 0, **keeping}
-        self.checkpointer = Checkpointer(directory, self.parts, pace, **keeping, description={"arch": "net"})
+        description = {"arch": "net", "class_names": class_names}
+        self.checkpointer = Checkpointer(directory, self.parts, pace, **keeping, description=description)
 
     def step(self, number):
         rng = np.random.RandomState(number)
@@ -354,6 +355,27 @@ def test_another_number_of_updates_in_an_epoch_is_refused(tmp_path):
     save(Run(tmp_path), 1)
     with pytest.raises(ConfigError, match="an epoch had 2 updates and has 4 now, so the learning rate would not fit"):
         Run(tmp_path, pace=Pace(4, 1, 8)).checkpointer.start("auto")
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["ant", "bee"], r"'cow' \(1 such\) is gone; make them the same"),
+        (["ant", "bee", "cow", "dog", "emu"], r"'dog' \(2 such\) is new; make"),
+        (["ant", "dog", "emu"], r"'bee' \(2 such\) is gone, 'dog' \(2 such\) is new; make"),
+        (["ant", "cow", "bee"], "class 1 was 'bee' and is 'cow'; make"),
+    ],
+)
+def test_other_classes_than_the_checkpoint_s_are_refused(tmp_path, names, message):
+    save(Run(tmp_path, class_names=["ant", "bee", "cow"]), 1)
+    with pytest.raises(DataError, match=message):
+        Run(tmp_path, class_names=names).checkpointer.start("auto")
+
+
+@pytest.mark.parametrize(("before", "now"), [(["ant", "bee"], ["ant", "bee"]), (["ant"], None), (None, ["ant"])])
+def test_the_same_classes_and_unknown_ones_are_continued(tmp_path, before, now):
+    save(Run(tmp_path, class_names=before), 1)
+    assert Run(tmp_path, class_names=now).checkpointer.start("auto").epoch == 1
 
 
 def test_best_weights_of_an_abandoned_branch_are_set_aside(tmp_path):
