@@ -16,7 +16,7 @@ class FileDataset(ImageDataset):
     """A data set in which each image is a file.
 
     Args:
-        paths: where the files are, as `path` takes them.
+        paths: where the files are, as `path` takes them; `Texts`, so that processes can share them.
         labels: int64 [N], from 0 on.
         transform_ops: operations, applied in this order.
         class_names: the names of the labels, where the data set knows them.
@@ -24,7 +24,7 @@ class FileDataset(ImageDataset):
 
     def __init__(
         self,
-        paths: list[str],
+        paths: Sequence[str],
         labels: np.ndarray,
         transform_ops: Sequence[Callable] | None = None,
         class_names: Sequence[str] | None = None,

@@ -12,6 +12,7 @@ import numpy as np
 from ppcls.config.registry import DATASETS, TRANSFORMS
 from ppcls.data.files import FileDataset
 from ppcls.data.images import ENDINGS
+from ppcls.data.texts import Texts
 from ppcls.utils.errors import DataError
 from ppcls.utils.local_copy import local_folder
 
@@ -40,7 +41,7 @@ class ImageFolder(FileDataset):
     def __init__(self, image_root: str, transform_ops: Annotated[list[Callable], TRANSFORMS] | None = None) -> None:
         self.image_root = local_folder(image_root)
         names, paths, labels = find_classes(self.image_root)
-        super().__init__(paths, labels, transform_ops, names)
+        super().__init__(Texts.of(paths), labels, transform_ops, names)
 
     def __repr__(self) -> str:
         return f"ImageFolder({self.image_root!r}, {len(self)} images, {self.num_classes} classes)"

@@ -49,7 +49,7 @@ def message_of(path: str, **options) -> str:
 def test_paths_and_labels_are_read_in_order(write_list):
     dataset = ImageNetDataset("root", write_list("a.jpg 2\nb/c.jpg\t0\nd.jpg   2\n"))
     assert len(dataset) == 3
-    assert dataset.paths == ["a.jpg", "b/c.jpg", "d.jpg"]
+    assert list(dataset.paths) == ["a.jpg", "b/c.jpg", "d.jpg"]
     assert dataset.labels.tolist() == [2, 0, 2] and dataset.labels.dtype == np.int64
     assert dataset.num_classes == 2
     assert dataset.class_counts.tolist() == [1, 0, 2]
@@ -68,7 +68,7 @@ def test_paths_and_labels_are_read_in_order(write_list):
 )
 def test_spaces_delimiters_and_windows_files_are_understood(write_list, content, delimiter):
     dataset = ImageNetDataset("", write_list(content), delimiter=delimiter)
-    assert (dataset.paths, dataset.labels.tolist()) == (["my photo 1.jpg"], [3])
+    assert (list(dataset.paths), dataset.labels.tolist()) == (["my photo 1.jpg"], [3])
 
 
 def test_relabel_numbers_the_sorted_labels(write_list):

@@ -27,7 +27,7 @@ def pixels(dataset: ImageNetDataset) -> list[bytes]:
 def test_the_lists_have_every_image_once():
     train, val = load("train_list.txt"), load("val_list.txt")
     assert (len(train), len(val)) == (1438, 359)
-    listed = train.paths + val.paths
+    listed = [*train.paths, *val.paths]
     assert len(set(listed)) == 1797
     assert set(listed) == {path.relative_to(ROOT).as_posix() for path in ROOT.glob("images/*/*.png")}
 
