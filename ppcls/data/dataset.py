@@ -7,10 +7,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ppcls.data.rng import SampleRng
-from ppcls.data.transforms import functional
-from ppcls.data.transforms.decode import DecodeImage
-from ppcls.data.transforms.tensor import ToCHWImage
+from ppcls.data.pipeline import Pipeline
+from ppcls.data.rng import BatchRng, SampleRng
 from ppcls.utils.errors import DataError
 
 MAX_PROBLEMS = 5
@@ -33,14 +31,8 @@ class ImageDataset:
         class_names: Sequence[str] | None = None,
     ) -> None:
         self.labels = labels
-        self.transform_ops = list(transform_ops or [])
+        self.pipeline = Pipeline(transform_ops or [])
         self.class_names = None if class_names is None else list(class_names)
-        first = self.transform_ops[0] if self.transform_ops else None
-        self._decodes = isinstance(first, DecodeImage)
-        self._channel_first = any(
-            isinstance(op, ToCHWImage) or (isinstance(op, DecodeImage) and op.channel_first)
-            for op in self.transform_ops
-        )
 
     def read(self, index: int) -> tuple[bytes | np.ndarray, int]:
         """Return an image as it is stored, a file's bytes or uint8 [H, W, 3] in RGB, and its label.
@@ -108,7 +100,7 @@ class ImageDataset:
         self.class_names = list(names)
 
     def sample(self, index: int, rng: SampleRng | None = None) -> tuple[np.ndarray, int]:
-        """Return an image, transformed, as [C, H, W], and its label.
+        """Return an image, as its `pipeline` makes it, and its label.
 
         Args:
             index: position in the data set.
@@ -119,13 +111,26 @@ class ImageDataset:
         """
         image, label = self.read(index)
         try:
-            if not self._decodes and not isinstance(image, np.ndarray):
-                image = functional.decode_image(image)
-            for op in self.transform_ops:
-                image = op(image, rng)
+            return self.pipeline(image, rng), label
         except (DataError, ValueError) as error:
             raise DataError(self.named(index, str(error).removeprefix("image: "))) from error
-        return (image if self._channel_first else image.transpose(2, 0, 1)), label
+
+    @property
+    def makes_batches(self) -> bool:
+        """Whether `samples` may take the place of `sample`: for small images that lie in memory."""
+        return False
+
+    def samples(self, indices: np.ndarray, rng: BatchRng) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `sample` returns for each index, as images [N, ...] and labels int64 [N].
+
+        Args:
+            indices: positions in the data set, int64 [N].
+            rng: of these positions.
+
+        Raises:
+            DataError: the images do not suit the operations.
+        """
+        raise NotImplementedError
 
 
 def joined(problems: list[str], num_problems: int, advice: str) -> str:

@@ -46,14 +46,22 @@ class _Draws:
     def random(self) -> Any:
         """Return a number in 0..1, 1 excluded, on a grid of 2**-53."""
         if not self._left:
-            words = philox((self._num_blocks, *self._place), self._key)
-            self._num_blocks += 1
-            self._left = [((high >> 5) * 2**26 + (low >> 6)) * 2.0**-53 for high, low in (words[2:], words[:2])]
+            self._left = self._next_numbers()[::-1]
         return self._left.pop()
+
+    def _next_numbers(self) -> list[Any]:
+        """Return the numbers of the next block, in their order."""
+        words = philox((self._num_blocks, *self._place), self._key)
+        self._num_blocks += 1
+        return [_number(*words[:2]), _number(*words[2:])]
 
     def uniform(self, low: Any = 0.0, high: Any = 1.0) -> Any:
         """Return a number between ``low`` and ``high``."""
         return low + (high - low) * self.random()
+
+
+def _number(high: Any, low: Any) -> Any:
+    return ((high >> 5) * 2**26 + (low >> 6)) * 2.0**-53
 
 
 class SampleRng(_Draws):
@@ -107,6 +115,18 @@ class BatchRng(_Draws):
     def __init__(self, seed: int, epoch: int, indices: np.ndarray) -> None:
         super().__init__(seed, int(epoch), indices.astype(np.uint64))
 
+    def _next_numbers(self) -> list[np.ndarray]:
+        # Two blocks at a time: a few hundred numbers cost NumPy little more than one.
+        blocks = np.arange(self._num_blocks, self._num_blocks + 2, dtype=np.uint64)[:, np.newaxis]
+        words = philox((blocks, *self._place), self._key)
+        self._num_blocks += 2
+        return [half[block] for block in (0, 1) for half in (_number(*words[:2]), _number(*words[2:]))]
+
     def integers(self, low: int, high: int) -> np.ndarray:
         """Return whole numbers from ``low`` on, below ``high``, int64 [N]."""
         return low + (self.random() * (high - low)).astype(np.int64)
+
+    def permutation(self, num: int) -> np.ndarray:
+        """Return 0..num-1 in random order for each sample, int64 [N, num]."""
+        keys = np.stack([self.random() for _ in range(num)], axis=1)
+        return keys.argsort(axis=1, kind="stable")

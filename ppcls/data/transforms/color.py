@@ -3,12 +3,19 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
-from ppcls.config.registry import TRANSFORMS
+from ppcls.config.registry import TRANSFORMS, Share
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms import functional
+from ppcls.data.transforms.checks import check_share
 from ppcls.data.transforms.transform import Transform
+
+PCA_STRENGTH = 0.1
+PCA_VALUES = np.array([0.2175, 0.0188, 0.0045], np.float32)
+PCA_VECTORS = np.array([[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]], np.float32)
+"""The principal components of ImageNet's colours in 0..1, by AlexNet: one column each for R, G, B."""
 
 
 @TRANSFORMS.register
@@ -62,14 +69,81 @@ class ColorJitter(Transform):
         if rng.random() >= self.prob:
             return []
         drawn = [(name, rng.uniform(low, high)) for name, (low, high) in self._ranges.items()]
-        order = rng.random(len(drawn)).argsort(kind="stable")
-        return [drawn[place] for place in order]
+        return [drawn[place] for place in rng.permutation(len(drawn))]
 
     def apply(self, image: np.ndarray, params: list[tuple[str, float]]) -> np.ndarray:
         """Return the changed image."""
+        require_uint8(self, image)
         for name, factor in params:
             image = functional.COLOR_CHANGES[name](image, factor)
         return image
+
+
+@TRANSFORMS.register
+class RandomGrayscale(Transform):
+    """Take the colours from a share of the images, at random; they keep three channels.
+
+    Args:
+        p: share of the images that become grey.
+
+    Raises:
+        ValueError: a ``p`` outside 0..1.
+
+    YAML::
+
+        - RandomGrayscale: {p: 0.2}
+    """
+
+    def __init__(self, p: Share = 0.1) -> None:
+        check_share("p", p)
+        self.p = p
+
+    def draw(self, rng: SampleRng, image: np.ndarray) -> bool:
+        """Return whether this image becomes grey."""
+        return rng.random() < self.p
+
+    def apply(self, image: np.ndarray, params: bool) -> np.ndarray:
+        """Return the image, grey if ``params``."""
+        if not params:
+            return image
+        require_uint8(self, image)
+        return cv2.merge([functional.grey(image)] * 3)
+
+
+@TRANSFORMS.register
+class PCALighting(Transform):
+    """Shift the colours along the principal components of ImageNet's (Krizhevsky et al., 2012, section 4.1).
+
+    One normally distributed number is drawn for each of three components, with a standard deviation of 0.1 of the
+    component's own; all pixels of an image are shifted by the same.
+
+    YAML::
+
+        - PCALighting:
+    """
+
+    def draw(self, rng: SampleRng, image: np.ndarray) -> tuple[float, float, float]:
+        """Return how far the image is shifted along each component."""
+        return rng.normal(0.0, PCA_STRENGTH), rng.normal(0.0, PCA_STRENGTH), rng.normal(0.0, PCA_STRENGTH)
+
+    def apply(self, image: np.ndarray, params: tuple[float, float, float]) -> np.ndarray:
+        """Return the shifted image; one of floating point is taken as 0..1."""
+        shift = (PCA_VECTORS * (np.array(params, np.float32) * PCA_VALUES)).sum(axis=1)
+        if image.dtype != np.uint8:
+            return image + shift
+        # PaddleClas: adds what is meant for 0..1 to pixels of 0..255, which does nothing that could be seen.
+        levels = np.rint(np.arange(256, dtype=np.float32)[:, None] + 255 * shift)
+        return cv2.LUT(image, levels.clip(0, 255).astype(np.uint8)[None])
+
+
+def require_uint8(op: Transform, image: np.ndarray) -> None:
+    """Refuse an image whose levels are not 0..255 any more.
+
+    Raises:
+        ValueError: it is not uint8.
+    """
+    if image.dtype != np.uint8:
+        raise ValueError(f"{type(op).__name__} works on uint8 images, not on {image.dtype}; put it before normalizing")
 
 
 def _range(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 from PIL import Image
@@ -41,6 +43,7 @@ BORDERS = {
 }
 """What may stand beyond an image's edge, by the names that YAML uses."""
 
+_QUARTERS = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
 _LUMA = np.array([[19595, 38470, 7471, 32768]], np.float32) / 65536
 _LUMA_THRICE = np.repeat(_LUMA, 3, axis=0)
 _LEVELS = np.arange(256, dtype=np.float32)
@@ -89,6 +92,58 @@ def flip_many(images: np.ndarray, code: int) -> np.ndarray:
     return images[:, ::-1] if code == 0 else images[:, ::-1, ::-1]
 
 
+def rotate_quarters(image: np.ndarray, quarters: int) -> np.ndarray:
+    """Return the image turned counter-clockwise by that many times 90 degrees, 0..3."""
+    return cv2.rotate(image, _QUARTERS[quarters]) if quarters else image
+
+
+def rotate(
+    image: np.ndarray,
+    degrees: float,
+    interpolation: str,
+    expand: bool,
+    center: tuple[float, float] | None,
+    fill: tuple[float, float, float],
+) -> np.ndarray:
+    """Return the image turned counter-clockwise.
+
+    Args:
+        image: [H, W, 3].
+        degrees: the angle; negative for clockwise.
+        interpolation: a key of ``INTERPOLATIONS["cv2"]``.
+        expand: whether the image grows so that all of it stays visible.
+        center: the point (x, y) that stays in place, in pixels from the upper left corner of the first pixel; None
+            for the middle.
+        fill: the colour of what lies outside.
+    """
+    height, width = image.shape[:2]
+    x, y = center or (width / 2, height / 2)
+    # OpenCV counts from the middle of the first pixel.
+    # PaddleClas: from there as well, which moves its images by up to a pixel.
+    matrix = cv2.getRotationMatrix2D((x - 0.5, y - 0.5), degrees, 1.0)
+    if expand:
+        # Angles of whole quarters leave a remainder of 1e-14, which must not count as a pixel.
+        cosine, sine = (abs(round(part(math.radians(degrees)), 12)) for part in (math.cos, math.sin))
+        old_size = np.array([width, height])
+        new_size = np.ceil([width * cosine + height * sine, width * sine + height * cosine])
+        matrix[:, 2] += (new_size - old_size) / 2
+        width, height = map(int, new_size)
+    flags = INTERPOLATIONS["cv2"][interpolation]
+    return cv2.warpAffine(image, matrix, (width, height), flags=flags, borderValue=fill)
+
+
+def channels_first(images: np.ndarray) -> np.ndarray:
+    """Return images [N, H, W, C] as new [N, C, H, W]."""
+    num, height, width, channels = images.shape
+    if images.dtype != np.uint8 or channels == 1 or not images.size:
+        return images.transpose(0, 3, 1, 2).copy()
+    result = np.empty((num, channels, height, width), np.uint8)
+    # One above the other, they are one image; OpenCV takes the channels apart three times as fast as NumPy.
+    for channel, plane in enumerate(cv2.split(images.reshape(num * height, width, channels))):
+        result[:, channel] = plane.reshape(num, height, width)
+    return result
+
+
 def normalize(image: np.ndarray, scale: np.float32, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
     """Return ``(image * scale - mean) / std``, every step in float32; mean and std broadcast."""
     return (image.astype(np.float32) * scale - mean) / std
@@ -97,6 +152,14 @@ def normalize(image: np.ndarray, scale: np.float32, mean: np.ndarray, std: np.nd
 def pad(image: np.ndarray, width: int, mode: str, fill: int) -> np.ndarray:
     """Return the image with a border of ``width`` pixels; ``mode`` is a key of ``BORDERS``, of which one fills."""
     return cv2.copyMakeBorder(image, width, width, width, width, BORDERS[mode], value=(fill, fill, fill))
+
+
+def pad_sides(
+    image: np.ndarray, sides: tuple[int, int, int, int], mode: str, fill: tuple[float, float, float]
+) -> np.ndarray:
+    """Return the image with a border of its own width, (left, top, right, bottom), on each side; otherwise as `pad`."""
+    left, top, right, bottom = sides
+    return cv2.copyMakeBorder(image, top, bottom, left, right, BORDERS[mode], value=fill)
 
 
 def pad_many(images: np.ndarray, width: int, mode: str, fill: int) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.data.rng import SampleRng
+from ppcls.data.rng import BatchRng, SampleRng
 
 
 class Transform:
@@ -30,10 +30,40 @@ class Transform:
         """Return a new image; the same answer for the same image and parameters."""
         raise NotImplementedError
 
+    @property
+    def takes_batches(self) -> bool:
+        """Whether images of one size can be worked on many at a time."""
+        return type(self).apply_many is not Transform.apply_many
+
+    def draw_many(self, rng: BatchRng, image: np.ndarray) -> Any:
+        """Return what `apply_many` needs for all images: for each of them what `draw` draws, from the same numbers.
+
+        Args:
+            rng: of the images; its numbers are arrays [N].
+            image: one of them, for its shape.
+        """
+        return self.draw(rng, image)  # type: ignore[arg-type]
+
+    def apply_many(self, images: np.ndarray, params: Any) -> np.ndarray:
+        """Return for every image of [N, H, W, 3] what `apply` returns; may change ``images`` in place."""
+        raise NotImplementedError
+
+    @property
+    def runs_on_device(self) -> bool:
+        """Whether a batch can have this done where the model runs, as the last of the operations."""
+        return type(self).finish is not Transform.finish
+
+    def finish(self, images: Any) -> Any:
+        """Return a batch [N, C, H, W], array or tensor, with every pixel as `apply` makes it.
+
+        For operations that change each pixel by itself, and never the layout: that is settled before.
+        """
+        raise NotImplementedError
+
     def __call__(self, image: Any, rng: SampleRng | None = None) -> np.ndarray:
         """Draw and apply; without a generator only what is not random."""
         if rng is None and self.is_random:
-            raise ValueError(f"{type(self).__name__} draws at random: call it with a numpy generator")
+            raise ValueError(f"{type(self).__name__} draws at random: call it with a SampleRng")
         return self.apply(image, self.draw(rng, image))
 
     def __repr__(self) -> str:

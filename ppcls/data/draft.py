@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decoding no more of a JPEG than the crop behind it needs."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+
+from ppcls.data.rng import SampleRng
+from ppcls.data.transforms.decode import DecodeImage
+from ppcls.data.transforms.image_header import image_size
+
+
+@runtime_checkable
+class DraftCrop(Protocol):
+    """A crop that can be drawn before the image is decoded, and be cut out of a smaller copy of it."""
+
+    def draw(self, rng: SampleRng, image: np.ndarray) -> object:
+        """Return an area of the image, of which only the shape is looked at."""
+
+    def reduction(self, params: object) -> int:
+        """Return by how much the image may shrink (1, 2, 4 or 8) so that the area is no smaller than the result."""
+
+    def scaled(self, params: object, vertical: float, horizontal: float) -> object:
+        """Return the area in an image that is so many times as high and as wide."""
+
+    def apply(self, image: np.ndarray, params: object) -> np.ndarray:
+        """Return the area, scaled to the size wanted."""
+
+
+def decode_and_crop(data: bytes, decode: DecodeImage, crop: DraftCrop, rng: SampleRng) -> np.ndarray:
+    """Return what `crop` makes of an encoded image that `decode` decodes at a reduced scale where that is enough.
+
+    The same area is drawn as after a full decode; where it is not shrunk twofold, the pixels are the same too.
+
+    Raises:
+        DataError: it is no intact image.
+    """
+    height, width = image_size(data)
+    # An array of that shape without pixels.
+    params = crop.draw(rng, np.broadcast_to(np.uint8(0), (height, width, 3)))
+    image = decode.apply(data, crop.reduction(params))
+    vertical, horizontal = image.shape[0] / height, image.shape[1] / width
+    if vertical != 1.0 or horizontal != 1.0:
+        params = crop.scaled(params, vertical, horizontal)
+    return crop.apply(image, params)
