@@ -14,6 +14,7 @@ from ppcls.config.registry import DATASETS, TRANSFORMS
 from ppcls.data.cifar_files import CIFAR10, CIFAR100, SIDE, Official, load_official
 from ppcls.data.dataset import ImageDataset
 from ppcls.data.image_folder import find_classes
+from ppcls.data.rng import BatchRng
 from ppcls.data.transforms import functional
 from ppcls.utils.download import expected_digest, fetch, is_url, without_secrets
 from ppcls.utils.errors import DataError, StorageError
@@ -51,6 +52,22 @@ class _Cifar(ImageDataset):
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """Return an image, uint8 [32, 32, 3], and its label."""
         return self.images[index], int(self.labels[index])
+
+    @property
+    def makes_batches(self) -> bool:
+        """Whether all operations take many images at a time."""
+        return self.pipeline.takes_batches
+
+    def samples(self, indices: np.ndarray, rng: BatchRng) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `sample` returns for each index: images [N, ...] and labels int64 [N].
+
+        Raises:
+            DataError: the images do not suit the operations.
+        """
+        try:
+            return self.pipeline.many(self.images[indices], rng), self.labels[indices]
+        except ValueError as error:
+            raise DataError(self.named(int(indices[0]), str(error))) from error
 
     def where(self, index: int) -> str:
         """Return the data set's place and the image's number in it."""

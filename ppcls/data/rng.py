@@ -128,5 +128,7 @@ class BatchRng(_Draws):
 
     def permutation(self, num: int) -> np.ndarray:
         """Return 0..num-1 in random order for each sample, int64 [N, num]."""
-        keys = np.stack([self.random() for _ in range(num)], axis=1)
-        return keys.argsort(axis=1, kind="stable")
+        keys = [self.random() for _ in range(num)]
+        return (
+            np.stack(keys, axis=1).argsort(axis=1, kind="stable") if keys else np.empty((len(self._place[0]), 0), int)
+        )

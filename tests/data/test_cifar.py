@@ -15,6 +15,8 @@ import pytest
 
 from ppcls.data import Cifar10, Cifar100
 from ppcls.data.cifar_files import CIFAR10, CIFAR100
+from ppcls.data.rng import BatchRng, SampleRng
+from ppcls.data.transforms import ColorJitter, DecodeImage, NormalizeImage, Pad, RandFlipImage, RandomCropImage
 from ppcls.utils.errors import ConfigError, DataError, StorageError
 
 MAKE = str(Path(__file__).resolve().parents[2] / "dataset" / "make_cifar.py")
@@ -315,3 +317,17 @@ def test_names_of_several_words_come_back(tmp_path, monkeypatch):
     folder = write_folder(tmp_path / "images", names=names)
     assert make(monkeypatch, folder, tmp_path / "a.tar.gz", "--form", "binary") == 0
     assert Cifar10(str(tmp_path / "a.tar.gz"), "test").class_names == sorted(names)
+
+
+def test_batches_are_made_at_once_with_what_each_sample_draws(folder):
+    jitter = ColorJitter(0.5, 0.4, 0.4, 0.4)
+    recipe = [DecodeImage(), Pad(4), RandomCropImage(32), RandFlipImage(), jitter, NormalizeImage(order="")]
+    dataset = Cifar10(str(folder), transform_ops=recipe)
+    assert not dataset.makes_batches  # the last operation takes them from behind the workers
+    dataset.pipeline.finish()
+    assert dataset.makes_batches
+    indices = np.array([3, 0, 3, 7])
+    images, labels = dataset.samples(indices, BatchRng(9, 4, indices))
+    for row, index in enumerate(indices):
+        image, label = dataset.sample(index, SampleRng(9, 4, index))
+        assert np.array_equal(images[row], image) and labels[row] == label

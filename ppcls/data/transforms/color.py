@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from ppcls.config.registry import TRANSFORMS, Share
-from ppcls.data.rng import SampleRng
-from ppcls.data.transforms import functional
+from ppcls.data.rng import BatchRng, SampleRng
+from ppcls.data.transforms import functional, many
 from ppcls.data.transforms.checks import check_share
 from ppcls.data.transforms.transform import Transform
 
@@ -66,10 +66,11 @@ class ColorJitter(Transform):
 
     def draw(self, rng: SampleRng, image: np.ndarray) -> list[tuple[str, float]]:
         """Return the operations, each with its factor, in the order in which they are applied."""
-        if rng.random() >= self.prob:
-            return []
+        # Drawn for every image, changed or not: in a batch all have to go through their numbers at the same pace.
+        is_changed = rng.random() < self.prob
         drawn = [(name, rng.uniform(low, high)) for name, (low, high) in self._ranges.items()]
-        return [drawn[place] for place in rng.permutation(len(drawn))]
+        order = rng.permutation(len(drawn))
+        return [drawn[place] for place in order] if is_changed else []
 
     def apply(self, image: np.ndarray, params: list[tuple[str, float]]) -> np.ndarray:
         """Return the changed image."""
@@ -77,6 +78,23 @@ class ColorJitter(Transform):
         for name, factor in params:
             image = functional.COLOR_CHANGES[name](image, factor)
         return image
+
+    def draw_many(self, rng: BatchRng, image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return whether each image is changed [N], the factors [K, N] of the K operations, and their order [N, K]."""
+        is_changed = rng.random() < self.prob
+        factors = np.array([rng.uniform(low, high) for low, high in self._ranges.values()])
+        return is_changed, factors, rng.permutation(len(factors))
+
+    def apply_many(self, images: np.ndarray, params: tuple[np.ndarray, np.ndarray, np.ndarray]) -> np.ndarray:
+        """Return the changed images, in place."""
+        require_uint8(self, images)
+        is_changed, factors, order = params
+        for place in range(len(factors)):
+            for number, name in enumerate(self._ranges):
+                chosen = np.flatnonzero(is_changed & (order[:, place] == number))
+                if len(chosen):
+                    images[chosen] = many.COLOR_CHANGES[name](images[chosen], factors[number, chosen])
+        return images
 
 
 @TRANSFORMS.register

@@ -70,26 +70,9 @@ def crop(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.
     return image[top : top + height, left : left + width]
 
 
-def crop_many(images: np.ndarray, tops: np.ndarray, lefts: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Return of every image [N, H, W, C] the part from its own (top, left) on, [N, height, width, C]."""
-    num, rows, columns, channels = images.shape
-    lines = np.ascontiguousarray(images).reshape(num, rows, columns * channels)
-    parts = np.lib.stride_tricks.sliding_window_view(lines, (height, width * channels), axis=(1, 2))
-    return parts[np.arange(num), tops, lefts * channels].reshape(num, height, width, channels)
-
-
 def flip(image: np.ndarray, code: int) -> np.ndarray:
     """Return the image mirrored: ``code`` 1 left to right, 0 top to bottom, -1 both."""
     return cv2.flip(image, code)
-
-
-def flip_many(images: np.ndarray, code: int) -> np.ndarray:
-    """Return every image [N, H, W, C] mirrored, by ``code`` as `flip` has it."""
-    if code == 1:
-        num, height, width, channels = images.shape
-        # One above the other, they are one image.
-        return cv2.flip(images.reshape(num * height, width, channels), 1).reshape(images.shape) if num else images
-    return images[:, ::-1] if code == 0 else images[:, ::-1, ::-1]
 
 
 def rotate_quarters(image: np.ndarray, quarters: int) -> np.ndarray:
@@ -125,7 +108,8 @@ def rotate(
         # Angles of whole quarters leave a remainder of 1e-14, which must not count as a pixel.
         cosine, sine = (abs(round(part(math.radians(degrees)), 12)) for part in (math.cos, math.sin))
         old_size = np.array([width, height])
-        new_size = np.ceil([width * cosine + height * sine, width * sine + height * cosine])
+        extent = np.array([width * cosine + height * sine, width * sine + height * cosine])
+        new_size = np.ceil((old_size + extent) / 2) - np.floor((old_size - extent) / 2)
         matrix[:, 2] += (new_size - old_size) / 2
         width, height = map(int, new_size)
     flags = INTERPOLATIONS["cv2"][interpolation]
@@ -160,17 +144,6 @@ def pad_sides(
     """Return the image with a border of its own width, (left, top, right, bottom), on each side; otherwise as `pad`."""
     left, top, right, bottom = sides
     return cv2.copyMakeBorder(image, top, bottom, left, right, BORDERS[mode], value=fill)
-
-
-def pad_many(images: np.ndarray, width: int, mode: str, fill: int) -> np.ndarray:
-    """Return every image [N, H, W, C] with a border, as `pad` does."""
-    borders = [(0, 0), (width, width), (width, width), (0, 0)]
-    if mode == "constant":
-        num, height, columns, channels = images.shape
-        padded = np.full((num, height + 2 * width, columns + 2 * width, channels), fill, images.dtype)
-        padded[:, width : width + height, width : width + columns] = images
-        return padded
-    return np.pad(images, borders, mode)  # type: ignore[call-overload]
 
 
 def grey(image: np.ndarray) -> np.ndarray:
