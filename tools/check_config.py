@@ -33,11 +33,11 @@ def missing_files(config) -> Iterator[str]:
     """The lists and folders of images that are not on this machine: the file may be meant for another."""
     for name, settings in (("Train", config.DataLoader.Train), ("Eval", config.DataLoader.Eval)):
         for key in ("cls_label_path", "image_root", "data_file"):
-            given = settings.dataset.kwargs.get(key) if settings else None
+            given = settings.dataset.source.kwargs.get(key) if settings else None
             for path in [given] if isinstance(given, str) else given or ():
                 # What lies elsewhere, "://", or in an archive, "!/", is fetched when it is needed.
                 if "://" not in path and not Path(path.partition("!/")[0]).exists():
-                    where = settings.dataset.origins[key]
+                    where = settings.dataset.source.origins[key]
                     yield f"{where}: DataLoader.{name}.dataset.{key}: there is no {path} here"
 
 

@@ -19,8 +19,6 @@ _REASONS = {
 }
 
 _UNSUPPORTED = {
-    ("ImageNetDataset", "batch_transform_ops"): "mixup and cutmix",
-    ("ClsDataset", "batch_transform_ops"): "mixup and cutmix",
     ("LoaderSettings", "Query"): "retrieval",
     ("LoaderSettings", "Gallery"): "retrieval",
     ("DataLoaderSettings", "UnLabelTrain"): "semi-supervised training",

@@ -100,6 +100,16 @@ class Block:
     default: str | None = None
 
 
+@dataclass(frozen=True)
+class EachKey:
+    """The owner's block is the parameter's list, an item for each key; ``Annotated[list[Item], EachKey()]``."""
+
+
+def is_each_key(hint: Any) -> bool:
+    """Whether a hint carries `EachKey`."""
+    return get_origin(hint) is Annotated and isinstance(get_args(hint)[1], EachKey)
+
+
 def block_of(hint: Any, inline: bool | None = None) -> Block | None:
     """The `Block` that a hint carries, or ``None``; a plain registry is a block with nothing special."""
     mark = get_args(hint)[1] if get_origin(hint) is Annotated else None
@@ -152,6 +162,7 @@ ARCHS = Registry("architecture")
 DATASETS = Registry("dataset")
 SAMPLERS = Registry("sampler")
 TRANSFORMS = Registry("transform")
+BATCH_OPS = Registry("batch operation")
 LOSSES = Registry("loss")
 METRICS = Registry("metric")
 OPTIMIZERS = Registry("optimizer")
@@ -165,6 +176,7 @@ REGISTRIES = {
     "DATASETS": DATASETS,
     "SAMPLERS": SAMPLERS,
     "TRANSFORMS": TRANSFORMS,
+    "BATCH_OPS": BATCH_OPS,
     "LOSSES": LOSSES,
     "METRICS": METRICS,
     "OPTIMIZERS": OPTIMIZERS,

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from ppcls.config.annotation import parameters_of
-from ppcls.config.registry import Call
+from ppcls.config.registry import Call, is_each_key
 
 
 def resolved_text(call: Call, origins: bool = False) -> str:
@@ -25,8 +25,17 @@ def resolved_text(call: Call, origins: bool = False) -> str:
 
 
 def _mapping(call: Call, indent: int) -> Iterator[tuple[int, str, str]]:
-    for key, value, origin in _entries(call):
-        yield from _entry(f"{key}:", value, origin, indent)
+    yield from _lines(call, list(_entries(call)), indent)
+
+
+def _lines(call: Call, entries: list[tuple[str, Any, str]], indent: int) -> Iterator[tuple[int, str, str]]:
+    parameters = parameters_of(call.target)
+    for key, value, origin in entries:
+        if key in parameters and is_each_key(parameters[key].annotation):
+            for item in value:
+                yield from _item(item, indent, "", 1)
+        else:
+            yield from _entry(f"{key}:", value, origin, indent)
 
 
 def _entries(call: Call) -> Iterator[tuple[str, Any, str]]:
@@ -60,12 +69,11 @@ def _entry(head: str, value: Any, origin: str, indent: int) -> Iterator[tuple[in
         yield indent, f"{head} {_scalar(value)}", origin
 
 
-def _item(call: Call, indent: int) -> Iterator[tuple[int, str, str]]:
+def _item(call: Call, indent: int, dash: str = "- ", step: int = 2) -> Iterator[tuple[int, str, str]]:
     named = call.kwargs[call.inline] if call.inline else call
     entries = [entry for entry in _entries(call) if not (call.inline and entry[0] == "name")]
-    yield indent, f"- {named.name}:" if entries else f"- {named.name}: {{}}", named.where
-    for key, value, origin in entries:
-        yield from _entry(f"{key}:", value, origin, indent + 2)
+    yield indent, f"{dash}{named.name}:" if entries else f"{dash}{named.name}: {{}}", named.where
+    yield from _lines(call, entries, indent + step)
 
 
 def _scalar(value: Any) -> str:

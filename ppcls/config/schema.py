@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from ppcls.config.registry import (
     ARCHS,
+    BATCH_OPS,
     DATASETS,
     LOSSES,
     METRICS,
@@ -226,15 +227,28 @@ class WorkerSettings:
 
 
 @dataclass(frozen=True)
+class DatasetSettings:
+    """The data set; its own parameters stand in the same block.
+
+    Args:
+        source: the data set that the block names.
+        batch_transform_ops: operations on whole training batches, after ``transform_ops``: mixup and its like.
+    """
+
+    source: Annotated[Call, Block(DATASETS, inline=True)]
+    batch_transform_ops: Annotated[list[Call], Block(BATCH_OPS, runtime=("class_num",))] | None = None
+
+
+@dataclass(frozen=True)
 class LoaderSettings:
     """A data set, the order in which it is read, and by how many processes."""
 
-    dataset: Annotated[Call, Block(DATASETS)]
+    dataset: DatasetSettings
     sampler: Annotated[
         Call,
         Block(
             SAMPLERS,
-            runtime=("num_samples", "rank", "num_replicas", "seed", "pad"),
+            runtime=("num_samples", "labels", "rank", "num_replicas", "seed", "pad"),
             default="DistributedBatchSampler",
         ),
     ]
@@ -243,10 +257,18 @@ class LoaderSettings:
 
 @dataclass(frozen=True)
 class DataLoaderSettings:
-    """Where images come from."""
+    """Where images come from.
+
+    Raises:
+        ValueError: images of the evaluation would be mixed.
+    """
 
     Train: LoaderSettings | None = None
     Eval: LoaderSettings | None = None
+
+    def __post_init__(self) -> None:
+        if self.Eval and self.Eval.dataset.batch_transform_ops:
+            raise ValueError("Eval.dataset.batch_transform_ops would mix the images of the evaluation; remove it")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from ppcls.config import legacy
 from ppcls.config.annotation import UNIONS, parameters_of
 from ppcls.config.node import BASE, Node
 from ppcls.config.problem import INVALID, Problems, is_slip, nearest, suggestion
-from ppcls.config.registry import Block, Call, Within, block_of
+from ppcls.config.registry import Block, Call, Within, block_of, is_each_key
 from ppcls.config.value import parse_literal, parse_scalar, shown, type_name
 
 __all__ = ["INVALID", "Problems", "nearest", "parse", "suggestion"]
@@ -68,6 +68,10 @@ def _bind(
     kwargs: dict[str, Any] = {}
     if inline:
         kwargs[inline], path, entries = _bind_named_part(node, path, target, inline, problems)
+    listed = next((name for name, item in parameters.items() if is_each_key(item.annotation)), None)
+    if listed:
+        kwargs[listed] = _parse_keys(entries, path, parameters[listed].annotation, problems)
+        entries = {}
     unknown = [key for key in entries if key not in parameters or key in runtime or key == inline]
     known = [name for name in (*parameters, *siblings, *(() if path else (BASE,))) if name not in (*runtime, inline)]
     for key in unknown:
@@ -76,7 +80,7 @@ def _bind(
     for key, item in parameters.items():
         if key in entries and key not in unknown:
             kwargs[key] = parse(entries[key], f"{path}.{key}" if path else key, item.annotation, problems)
-        elif item.default is item.empty and key not in (*runtime, inline, *meant):
+        elif item.default is item.empty and key not in (*runtime, inline, listed, *meant):
             text = (
                 f"{_title(target)} needs '{key}', which has no default" if path else f"the section '{key}' is missing"
             )
@@ -109,6 +113,13 @@ def _bind_named_part(
     siblings.append("name")
     call = _bind(name, path, block.registry[name.value], block.runtime, problems, rest, siblings, owner)
     return call if call is INVALID else replace(call, deferred=True), path, own
+
+
+def _parse_keys(entries: dict[str, Node], path: str, hint: Any, problems: Problems) -> Any:
+    """A block whose keys are the items of one list."""
+    (item_type,) = get_args(get_args(hint)[0])
+    items = [parse(Node({key: entry}, entry.where), path, item_type, problems) for key, entry in entries.items()]
+    return INVALID if any(item is INVALID for item in items) else items
 
 
 def _title(target: Callable[..., Any]) -> str:

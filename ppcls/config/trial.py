@@ -12,24 +12,29 @@ from typing import Any
 from ppcls.config.annotation import parameters_of
 from ppcls.config.node import Node
 from ppcls.config.problem import Problems
-from ppcls.config.registry import LOSSES, METRICS, SCHEDULES, TRANSFORMS, Call
-from ppcls.config.schema import GlobalSettings
+from ppcls.config.registry import BATCH_OPS, LOSSES, METRICS, SCHEDULES, TRANSFORMS, Call
+from ppcls.config.schema import ArchSettings, GlobalSettings
 
 SOME_EPOCHS = 10_000
 """What a schedule is tried with when the section Global has an error of its own."""
-CHEAP = (TRANSFORMS, LOSSES, METRICS, SCHEDULES)
+CHEAP = (TRANSFORMS, BATCH_OPS, LOSSES, METRICS, SCHEDULES)
 
 
 def try_parts(problems: Problems) -> None:
-    """Build transforms, losses, metrics and schedules; note what they refuse and what they warn of."""
+    """Build transforms, batch operations, losses, metrics and schedules; note what they refuse and warn of."""
     runtime: dict[str, Any] = {"step_each_epoch": 1000, "epochs": SOME_EPOCHS}
     for settings in (call.kwargs for _, call in problems.parts if call.target is GlobalSettings):
         runtime["epochs"] = settings.get("epochs", GlobalSettings.epochs)
+    for model in (call.kwargs["model"] for _, call in problems.parts if call.target is ArchSettings):
+        default = parameters_of(model.target).get("class_num")
+        runtime["class_num"] = model.kwargs.get("class_num", default.default if default else None)
     failed: list[Call] = []
     for path, call in problems.parts:
         if not _is_cheap(call) or any(_holds(value, failed) for value in call.kwargs.values()):
             continue
         supplied = [name for name in parameters_of(call.target) if name in call.runtime]
+        if "class_num" in supplied and not isinstance(runtime.get("class_num"), int):
+            continue  # the section Arch has an error of its own, or a model that says nothing of classes
         is_plain = path.endswith(call.name) or is_dataclass(call.target)
         here = path if is_plain else f"{path}: {call.name}"
         with _log_messages() as messages:

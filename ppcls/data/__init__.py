@@ -1,24 +1,35 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data path; importing this package registers its data sets, samplers, transforms and postprocesses."""
 
+from ppcls.data.batch_ops import BatchOps, CutmixOperator, MixupOperator, OpSampler
 from ppcls.data.cifar import Cifar10, Cifar100
+from ppcls.data.fmix import FmixOperator
 from ppcls.data.image_folder import ImageFolder
 from ppcls.data.list_file import ClsDataset, ImageNetDataset
 from ppcls.data.loader import Loader
+from ppcls.data.mixup_cutmix import MixupCutmixHybrid
+from ppcls.data.packed import PackedDataset
 from ppcls.data.postprocess import Topk
 from ppcls.data.rng import SampleRng
 from ppcls.data.sampler import BatchSampler, DistributedBatchSampler
 from ppcls.data.transforms import Transform, decode_image
 
 __all__ = [
+    "BatchOps",
     "BatchSampler",
     "Cifar10",
     "Cifar100",
     "ClsDataset",
+    "CutmixOperator",
     "DistributedBatchSampler",
+    "FmixOperator",
     "ImageFolder",
     "ImageNetDataset",
     "Loader",
+    "MixupCutmixHybrid",
+    "MixupOperator",
+    "OpSampler",
+    "PackedDataset",
     "Topk",
     "Transform",
     "decode_image",

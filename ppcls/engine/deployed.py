@@ -13,6 +13,7 @@ import paddle
 from paddle import nn
 
 from ppcls.config.registry import EVALUATORS, Call
+from ppcls.config.schema import DatasetSettings
 from ppcls.data.loader import Loader
 from ppcls.data.transforms.tensor import ToCHWImage
 from ppcls.data.transforms.transform import Transform
@@ -100,10 +101,11 @@ class DeployedParts(Parts):
             )
         settings = self.config.DataLoader.Eval
         if settings is not None:
-            own = settings.dataset.kwargs.get("transform_ops") or []
+            source = settings.dataset.source
+            own = source.kwargs.get("transform_ops") or []
             self._warn_of_difference("DataLoader.Eval.dataset.transform_ops", own, self.bundle.transforms)
-            arguments = {**settings.dataset.kwargs, "transform_ops": list(self.bundle.transforms)}
-            settings = replace(settings, dataset=replace(settings.dataset, kwargs=arguments))
+            arguments = {**source.kwargs, "transform_ops": list(self.bundle.transforms)}
+            settings = replace(settings, dataset=DatasetSettings(replace(source, kwargs=arguments)))
         return self._loader(settings, "Eval", is_train=False)
 
     @functools.cached_property

@@ -276,21 +276,25 @@ class Parts:
     def _loader(self, settings: LoaderSettings | None, name: str, is_train: bool) -> Loader:
         if settings is None:
             raise ConfigError(f"DataLoader.{name}: the section is missing; it says which images to read")
-        with _blamed_on(settings.dataset, f"DataLoader.{name}.dataset"):
-            dataset = settings.dataset()
+        source = settings.dataset.source
+        with _blamed_on(source, f"DataLoader.{name}.dataset"):
+            dataset = source()
             if not is_train and self.class_names is not None:
                 dataset.use_class_names(self.class_names)
         if self.class_num is not None:
             dataset.check_labels(self.class_num)
-        with _blamed_on(settings.dataset, f"DataLoader.{name}.dataset"):
+        with _blamed_on(source, f"DataLoader.{name}.dataset"):
             self._try_image(dataset, name)
-        sampler = settings.sampler(
-            num_samples=len(dataset),
-            num_replicas=dist.world_size(),
-            rank=dist.rank(),
-            seed=self.settings.seed,
-            pad=is_train,
-        )
+        labels = {"labels": dataset.labels} if "labels" in parameters_of(settings.sampler.target) else {}
+        with _blamed_on(settings.sampler, f"DataLoader.{name}.sampler"):
+            sampler = settings.sampler(
+                num_samples=len(dataset),
+                num_replicas=dist.world_size(),
+                rank=dist.rank(),
+                seed=self.settings.seed,
+                pad=is_train,
+                **labels,
+            )
         if sampler.drop_last and not is_train:
             logger.warning("DataLoader.%s.sampler.drop_last is true: the last images are not evaluated", name)
         global_batch_size = sampler.batch_size * dist.world_size()

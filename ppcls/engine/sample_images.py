@@ -51,7 +51,7 @@ def _images_of_evaluation(config: RunConfig) -> list[Callable[[], Image]]:
     settings = config.DataLoader.Eval
     if settings is None:
         return []
-    dataset = settings.dataset()
+    dataset = settings.dataset.source()
     indices = np.unique(np.linspace(0, len(dataset) - 1, NUM_IMAGES).astype(int))
     return [lambda index=int(index): dataset.read(index)[0] for index in indices]  # type: ignore[misc]
 

@@ -48,7 +48,7 @@ def test_a_paddleclas_file_is_read_as_it_is():
     assert config.Optimizer.optimizer.kwargs == {"momentum": 0.9}
     assert config.Optimizer.lr.kwargs["values"] == [0.1, 0.01, 0.001, 0.0001]
     assert (config.Optimizer.regularizer.name, config.Optimizer.regularizer.coeff) == ("L2", 0.0001)
-    operations = config.DataLoader.Train.dataset.kwargs["transform_ops"]
+    operations = config.DataLoader.Train.dataset.source.kwargs["transform_ops"]
     assert [call.name for call in operations] == ["DecodeImage", "RandCropImage", "RandFlipImage", "NormalizeImage"]
     assert operations[3].kwargs["scale"] == 1 / 255
     assert config.DataLoader.Eval.sampler.kwargs == {"batch_size": 64, "drop_last": False, "shuffle": False}

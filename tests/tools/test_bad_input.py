@@ -194,8 +194,8 @@ def test_answers_that_cannot_be_stored(tool, run_folder):
         ("Loss.Eval.0.CELoss.reduction=sum", "Loss.Eval: CELoss: reduction sum would depend on the batch size"),
         ("Optimizer.lr=-0.1", "Optimizer.lr: expected at least 0; got -0.1"),
         (
-            "DataLoader.Train.dataset.batch_transform_ops=[]",
-            "DataLoader.Train.dataset.batch_transform_ops: this key is not supported yet (mixup and cutmix); remove it",
+            "DataLoader.Eval.dataset.batch_transform_ops=[{MixupOperator: }]",
+            "DataLoader: Eval.dataset.batch_transform_ops would mix the images of the evaluation; remove it",
         ),
     ],
 )
