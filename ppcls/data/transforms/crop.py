@@ -8,9 +8,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ppcls.config.registry import TRANSFORMS
+from ppcls.config.registry import TRANSFORMS, Count
 from ppcls.data.rng import SampleRng
-from ppcls.data.transforms import functional
+from ppcls.data.transforms import functional, many
+from ppcls.data.transforms.checks import Pixels
 from ppcls.data.transforms.geometry import Interpolation, check_interpolation, draw_interpolation, width_height
 from ppcls.data.transforms.transform import Transform
 
@@ -57,8 +58,36 @@ class CropParams(NamedTuple):
     interpolation: str | None
 
 
+class AreaCrop(Transform):
+    """What cuts an area out, drawn by `draw` as `CropParams`, and scales it to a size; a `DraftCrop`.
+
+    Attributes:
+        backend: as in `ResizeImage`.
+    """
+
+    backend: str
+    _width_height: tuple[int, int]
+
+    def apply(self, image: np.ndarray, params: CropParams) -> np.ndarray:
+        """Return the area scaled to ``size``."""
+        area = functional.crop(image, params.top, params.left, params.height, params.width)
+        width, height = self._width_height
+        return functional.resize(area, height, width, params.interpolation, self.backend)
+
+    def reduction(self, params: CropParams) -> int:
+        """Return by how much the image may shrink (1, 2, 4 or 8) so that the area is no smaller than ``size``."""
+        width, height = self._width_height
+        return next((by for by in (8, 4, 2) if params.height >= by * height and params.width >= by * width), 1)
+
+    def scaled(self, params: CropParams, vertical: float, horizontal: float) -> CropParams:
+        """Return the area in an image that is so many times as high and as wide."""
+        top, bottom = round(params.top * vertical), round((params.top + params.height) * vertical)
+        left, right = round(params.left * horizontal), round((params.left + params.width) * horizontal)
+        return CropParams(top, left, max(bottom - top, 1), max(right - left, 1), params.interpolation)
+
+
 @TRANSFORMS.register
-class RandCropImage(Transform):
+class RandCropImage(AreaCrop):
     """Cut a random area out of the image and scale it to ``size`` (Inception's augmentation).
 
     The area and the proportions are drawn once; an area that does not fit in those proportions is
@@ -127,12 +156,6 @@ class RandCropImage(Transform):
         top = int(rng.integers(0, height - crop_height + 1))
         return CropParams(top, left, crop_height, crop_width, draw_interpolation(rng, self.interpolation))
 
-    def apply(self, image: np.ndarray, params: CropParams) -> np.ndarray:
-        """Return the area scaled to ``size``."""
-        area = functional.crop(image, params.top, params.left, params.height, params.width)
-        width, height = self._width_height
-        return functional.resize(area, height, width, params.interpolation, self.backend)
-
 
 @TRANSFORMS.register
 class RandomCropImage(Transform):
@@ -161,12 +184,79 @@ class RandomCropImage(Transform):
         height, width = image.shape[:2]
         if width < crop_width or height < crop_height:
             raise ValueError(
-                f"RandomCropImage cannot cut {crop_width} x {crop_height} (width x height) out of an image of "
+                f"{type(self).__name__} cannot cut {crop_width} x {crop_height} (width x height) out of an image of "
                 f"{width} x {height}; put Pad or ResizeImage before it"
             )
-        return int(rng.integers(0, height - crop_height + 1)), int(rng.integers(0, width - crop_width + 1))
+        return rng.integers(0, height - crop_height + 1), rng.integers(0, width - crop_width + 1)
 
     def apply(self, image: np.ndarray, params: tuple[int, int]) -> np.ndarray:
         """Return the area as a view."""
         crop_width, crop_height = self._width_height
         return functional.crop(image, *params, crop_height, crop_width)
+
+    def apply_many(self, images: np.ndarray, params: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        """Return the area of every image."""
+        crop_width, crop_height = self._width_height
+        return many.crop(images, *params, crop_height, crop_width)
+
+
+@TRANSFORMS.register
+class RandCropImageV2(RandomCropImage):
+    """Cut an area of a fixed size out of the image at a random place: `RandomCropImage` by another name.
+
+    PaddleClas has both.
+
+    Args:
+        size: width and height in pixels: one number for a square, or the list [width, height].
+
+    Raises:
+        ValueError: a size below 1; when called, an image smaller than the crop.
+
+    YAML::
+
+        - RandCropImageV2: {size: 224}
+    """
+
+    # PaddleClas: draws one place too many, so that some of its images are a pixel short.
+
+
+@TRANSFORMS.register
+class CropImageAtRatio(Transform):
+    """Cut a square with ``size / (size + pad)`` of the shorter side out of the middle and scale it to ``size``.
+
+    Args:
+        size: side of the result in pixels.
+        pad: what is left out around it, in the same pixels.
+        interpolation: as in `ResizeImage`.
+
+    Raises:
+        ValueError: a size below 1, or a negative ``pad``.
+
+    YAML::
+
+        - CropImageAtRatio: {size: 384, pad: 32, interpolation: bilinear}
+    """
+
+    def __init__(self, size: Count, pad: Pixels, interpolation: Interpolation = "bilinear") -> None:
+        if size < 1 or pad < 0:
+            raise ValueError(f"size must be at least 1 and pad at least 0; got {size} and {pad}")
+        check_interpolation(interpolation, "cv2")
+        self.size = size
+        self.pad = pad
+        self.interpolation = interpolation
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the interpolation is drawn anew for every image."""
+        return self.interpolation == "random"
+
+    def draw(self, rng: SampleRng, image: np.ndarray) -> str | None:
+        """Return the interpolation for this image."""
+        return draw_interpolation(rng, self.interpolation)
+
+    def apply(self, image: np.ndarray, params: str | None) -> np.ndarray:
+        """Return the scaled square."""
+        height, width = image.shape[:2]
+        side = max(int(self.size / (self.size + self.pad) * min(height, width)), 1)
+        square = functional.crop(image, (height - side) // 2, (width - side) // 2, side, side)
+        return functional.resize(square, self.size, self.size, params, "cv2")

@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 
-from ppcls.config.registry import TRANSFORMS, Within
+from ppcls.config.registry import TRANSFORMS, Share, Within
 from ppcls.data.rng import SampleRng
-from ppcls.data.transforms import functional
+from ppcls.data.transforms import functional, many
+from ppcls.data.transforms.checks import check_share
 from ppcls.data.transforms.transform import Transform
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "area", "box", "lanczos", "hamming", "random"]
@@ -121,6 +122,10 @@ class Pad(Transform):
         """Return the image with its border."""
         return functional.pad(image, self.padding, self.padding_mode, self.fill)
 
+    def apply_many(self, images: np.ndarray, params: Any) -> np.ndarray:
+        """Return every image with its border."""
+        return many.pad(images, self.padding, self.padding_mode, self.fill)
+
 
 @TRANSFORMS.register
 class RandFlipImage(Transform):
@@ -144,11 +149,61 @@ class RandFlipImage(Transform):
 
     def draw(self, rng: SampleRng, image: np.ndarray) -> bool:
         """Return whether this image is mirrored: true for one half."""
-        return bool(rng.integers(0, 2))
+        return rng.integers(0, 2) == 1
 
     def apply(self, image: np.ndarray, params: bool) -> np.ndarray:
         """Return the image, mirrored if ``params``."""
         return functional.flip(image, self.flip_code) if params else image
+
+    def apply_many(self, images: np.ndarray, params: np.ndarray) -> np.ndarray:
+        """Mirror those images for which ``params`` is true, in place."""
+        images[params] = many.flip(images[params], self.flip_code)
+        return images
+
+
+class LowResolution(NamedTuple):
+    """What `RandomInterpolationAugment` does to an image."""
+
+    side: int
+    shrink_by: str
+    enlarge_by: str
+
+
+@TRANSFORMS.register
+class RandomInterpolationAugment(Transform):
+    """Shrink a share of the images to a square and enlarge them again, each way by an interpolation drawn at random.
+
+    The square's side is drawn uniformly between a fifth and the whole of the image's height.
+
+    Args:
+        prob: share of the images that are changed.
+
+    Raises:
+        ValueError: a ``prob`` outside 0..1.
+
+    YAML::
+
+        - RandomInterpolationAugment: {prob: 0.5}
+    """
+
+    def __init__(self, prob: Share) -> None:
+        check_share("prob", prob)
+        self.prob = prob
+
+    def draw(self, rng: SampleRng, image: np.ndarray) -> LowResolution | None:
+        """Return the side in pixels and both interpolations; None for an image that stays as it is."""
+        if rng.random() >= self.prob:
+            return None
+        side = max(int(rng.uniform(0.2, 1.0) * image.shape[0]), 1)
+        names = list(functional.INTERPOLATIONS["cv2"])
+        return LowResolution(side, *(names[int(rng.integers(0, len(names)))] for _ in range(2)))
+
+    def apply(self, image: np.ndarray, params: LowResolution | None) -> np.ndarray:
+        """Return the image in its size, with the details gone that the smaller one could not hold."""
+        if params is None:
+            return image
+        small = functional.resize(image, params.side, params.side, params.shrink_by, "cv2")
+        return functional.resize(small, *image.shape[:2], params.enlarge_by, "cv2")
 
 
 def width_height(size: int | list[int]) -> tuple[int, int]:
@@ -159,15 +214,20 @@ def width_height(size: int | list[int]) -> tuple[int, int]:
     return pair
 
 
-def check_interpolation(interpolation: str | None, backend: str) -> None:
+def check_interpolation(interpolation: str | None, backend: str, may_be_random: bool = True) -> None:
     """Refuse an interpolation or an engine that `functional.resize` does not have.
+
+    Args:
+        interpolation: None for the default one.
+        backend: the engine.
+        may_be_random: whether ``random`` will do.
 
     Raises:
         ValueError: it does not; names those that it has.
     """
     if backend not in functional.INTERPOLATIONS:
         raise ValueError(f"backend must be one of {', '.join(functional.INTERPOLATIONS)}; got {backend!r}")
-    offered = [*functional.INTERPOLATIONS[backend], "random"]
+    offered = [*functional.INTERPOLATIONS[backend], *(["random"] if may_be_random else [])]
     if interpolation is not None and interpolation not in offered:
         raise ValueError(f"backend {backend} interpolates by {', '.join(offered)}; got {interpolation!r}")
 

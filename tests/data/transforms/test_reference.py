@@ -23,6 +23,7 @@ EXCEPTIONS = {
     "DecodeImage of 'dict_png'": "dicts belong to PaddleClas's multi-input operations",
     "DecodeImage of 'numpy'": "PaddleClas takes an array as BGR and reverses it; here arrays are RGB",
     "CropImage beyond the image": "PaddleClas returns an image of another size; here it is an error",
+    "Padv2": "PaddleClas returns float32; here an image stays uint8, and halves are rounded",
     "ResizeImage with size and resize_short": "PaddleClas ignores size; here it is an error",
     "an error is recorded": "PaddleClas refuses it as well",
 }
@@ -38,7 +39,8 @@ def make_image(rule: str, height: int, width: int) -> np.ndarray:
     return np.rint(127.5 + 127.5 * np.sin(i / 11 + c) * np.cos(j / 17 - c)).astype("uint8")
 
 
-def build(ops: list[dict]) -> list:
+def build(ops: list[dict], input_as: str = "numpy") -> list:
+    """The operations of a case; PaddleClas's `Resize` goes by what it is given, ours by a parameter."""
     transforms = []
     for op in ops:
         ((name, params),) = op.items()
@@ -46,6 +48,8 @@ def build(ops: list[dict]) -> list:
         if isinstance(params.get("scale"), str):
             numerator, denominator = params["scale"].split("/")
             params["scale"] = float(numerator) / float(denominator)
+        if name == "Resize" and input_as == "pil":
+            params["backend"] = "pil"
         transforms.append(TRANSFORMS[name](**params))
     return transforms
 
@@ -69,6 +73,8 @@ def exception_of(case: dict) -> str | None:
             return "CropImage beyond the image"
         if name == "ResizeImage" and {"size", "resize_short"} <= params.keys():
             return "ResizeImage with size and resize_short"
+        if name == "Padv2":
+            return name
     return None
 
 
@@ -100,9 +106,10 @@ def check(actual: np.ndarray, expected: dict, same_versions: bool, case: dict) -
     ("family", "num_checked"),
     [
         ("ResizeImage", 465),
-        ("CropImage", 10),
+        ("CropImage", 31),
         ("Pad", 5),
-        ("NormalizeImage", 24),
+        ("Resize_vision", 30),
+        ("NormalizeImage", 27),
         ("DecodeImage", 28),
         ("eval_pipeline", 32),
     ],
@@ -115,7 +122,7 @@ def test_every_case_has_the_recorded_pixels(reference, family, num_checked):
             assert exception_of(case) in EXCEPTIONS
             continue
         image = make_input(case)
-        for transform in build(case["ops"]):
+        for transform in build(case["ops"], case["input_as"]):
             image = transform(image)
         check(image, case["output"], same_versions, case)
         checked += 1
@@ -130,27 +137,75 @@ def test_every_jpeg_has_the_recorded_pixels(reference):
         check(image, case["output"], same_versions, case)
 
 
-class PythonRandom:
-    """Python's generator with the methods of NumPy's that the transforms call: draws as PaddleClas does."""
+class RecordedRandom:
+    """Python's or NumPy's old generator with the methods that the transforms call: draws as PaddleClas does."""
 
-    def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+    def __init__(self, seed: int, library: str) -> None:
+        self._python = random.Random(seed)
+        self._numpy = np.random.RandomState(seed)
+        self._is_numpy = library == "numpy"
+
+    def random(self) -> float:
+        return self._numpy.random_sample() if self._is_numpy else self._python.random()
 
     def uniform(self, low: float, high: float) -> float:
-        return self.random.uniform(low, high)
+        return self._numpy.uniform(low, high) if self._is_numpy else self._python.uniform(low, high)
 
     def integers(self, low: int, high: int) -> int:
-        return self.random.randint(low, high - 1)
+        return self._numpy.randint(low, high) if self._is_numpy else self._python.randint(low, high - 1)
+
+    def normal(self, loc: float, scale: float) -> float:
+        return self._numpy.normal(loc, scale)
 
 
-def test_random_operations_draw_in_the_recorded_order(reference):
+@pytest.mark.parametrize(
+    ("name", "library", "num_checked"),
+    [
+        ("RandCropImage", "python", 18),
+        ("RandFlipImage", "python", 18),
+        ("RandomCropImage", "python", 6),
+        ("RandomGrayscale", "python", 6),
+        ("RandomRot90", "python", 6),
+        ("RandomInterpolationAugment", "numpy", 6),
+    ],
+)
+def test_random_operations_draw_in_the_recorded_order(reference, name, library, num_checked):
     cases, same_versions = load_cases(reference, "random_seeded")
-    checked = 0
+    cases = [case for case in cases if name in case["ops"][0]]
+    assert len(cases) == num_checked
     for case in cases:
         (transform,) = build(case["ops"])
-        check(transform(make_input(case), PythonRandom(case["seed"])), case["output"], same_versions, case)
-        checked += 1
-    assert checked == 42
+        image = transform(make_input(case), RecordedRandom(case["seed"], library))
+        check(image, case["output"], same_versions, case)
+
+
+def test_pca_lighting_is_the_recorded_one_made_visible(reference):
+    cases = [case for case in load_cases(reference, "random_seeded")[0] if "PCALighting" in case["ops"][0]]
+    assert len(cases) == 6
+    for case in cases:
+        image = make_input(case)
+        (lighting,) = build(case["ops"])
+        recorded = np.array(case["output"]["first16"]) - image.ravel()[:16]
+        params = lighting.draw(RecordedRandom(case["seed"], "numpy"), image)
+        np.testing.assert_allclose(
+            lighting.apply(image.astype("float32"), params).ravel()[:16], recorded + image.ravel()[:16], atol=2e-5
+        )
+        # What is meant for 0..1 is added to 0..255 there, and comes back from the float32 sum with an error of 1e-5.
+        expected = np.clip(image.ravel()[:16] + 255 * recorded, 0, 255)
+        assert np.abs(lighting.apply(image, params).ravel()[:16] - expected).max() <= 0.51
+
+
+def test_padv2_has_the_recorded_pixels_but_for_the_halves(reference):
+    cases = [case for case in load_cases(reference, "Pad")[0] if exception_of(case) == "Padv2"]
+    assert len(cases) == 5
+    for case in cases:
+        (padding,) = build(case["ops"])
+        padded = padding(make_input(case))
+        assert padded.dtype == np.uint8 and list(padded.shape) == case["output"]["shape"]
+        half_up = padded.astype("float32")
+        fill = case["ops"][0]["Padv2"].get("fill_value", [127.5] * 3)
+        half_up[(padded == np.rint(fill)).all(axis=2)] = fill
+        assert hashlib.sha256(half_up.tobytes()).hexdigest() == case["output"]["sha256"]
 
 
 def test_crop_beyond_the_image_is_refused_where_paddleclas_returns_another_size(reference):

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several operations ask of their settings."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from ppcls.config.registry import Within
+
+Level = Annotated[float, Within(0, 255)]
+"""The value of a pixel."""
+
+Pixels = Annotated[int, Within(0)]
+"""A length or a position."""
+
+
+def check_share(name: str, share: float) -> None:
+    """Refuse a share of the images that is none.
+
+    Raises:
+        ValueError: it is outside 0..1.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise ValueError(f"{name} must be within 0..1; got {share}")
+
+
+def refuse_keys(keys: None) -> None:
+    """Refuse the names of inputs, of which there is one here.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if keys is not None:
+        raise ValueError(f"keys is for inputs of several images, which do not exist here; leave it out; got {keys}")
+
+
+def three_levels(name: str, value: float | tuple[float, float, float]) -> tuple[float, float, float]:
+    """Return the colour that YAML writes as one level or three.
+
+    Raises:
+        ValueError: another number of levels, or one outside 0..255.
+    """
+    levels = (value,) * 3 if isinstance(value, (int, float)) else tuple(value)
+    if len(levels) != 3 or not all(0 <= level <= 255 for level in levels):
+        raise ValueError(f"{name} must be one level or [R, G, B], each within 0..255; got {value}")
+    return levels
