@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toys
 
 
 def pytest_configure(config):
@@ -19,6 +20,37 @@ def pytest_configure(config):
 def ppcls_log_propagates(monkeypatch):
     """Let ``caplog`` see what the ``ppcls`` logger is given, whatever a test before this one set up."""
     monkeypatch.setattr(logging.getLogger("ppcls"), "propagate", True)
+
+
+@pytest.fixture(scope="session")
+def toy_data(tmp_path_factory):
+    return toys.write_data(tmp_path_factory.mktemp("toy_data"))
+
+
+@pytest.fixture
+def toy_config(tmp_path, toy_data):
+    """The checked configuration of a toy run, with overrides."""
+    from ppcls.config import load_config
+
+    path = toys.write_yaml(tmp_path, toy_data)
+    return lambda *overrides: load_config(path, overrides)
+
+
+@pytest.fixture
+def train(tmp_path, toy_config):
+    """Train on toy data into a folder of ``tmp_path``, perhaps with more callbacks, and return that folder."""
+    from ppcls.engine import Engine
+    from ppcls.utils.logger import stop_logging
+
+    def run(name, *overrides, callbacks=()):
+        engine = Engine(toy_config(f"Global.output_dir={tmp_path / name}", *overrides))
+        if callbacks:
+            engine.parts.callbacks.extend(callbacks)
+        engine.train()
+        stop_logging()
+        return tmp_path / name
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 import toys
-
-from ppcls.config import load_config
-from ppcls.engine import Engine
-from ppcls.engine.callbacks import Callback
-from ppcls.utils.logger import stop_logging
+from stop_at import StopAt
 
 # 40 images in batches of 4 are 10 batches an epoch.
 SETTINGS = ["Global.epochs=4", "Global.print_batch_step=1", "DataLoader.Train.sampler.batch_size=4"]
@@ -39,33 +35,12 @@ Engine(load_config(sys.argv[1], sys.argv[2:])).train()
 """
 
 
-class StopAt(Callback):
-    """Ends the training after a batch, as a person or a scheduler would."""
-
-    def __init__(self, epoch, batch):
-        self.place = (epoch, batch)
-
-    def on_step_end(self, state, output):
-        state.stop = (state.epoch, state.batch) == self.place
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toys.write_data(tmp_path_factory.mktemp("data"))
-
-
 @pytest.fixture
-def train(tmp_path, data):
-    """Train into a folder of ``tmp_path``, perhaps not to the end, and return that folder."""
-    path = toys.write_yaml(tmp_path, data)
+def train(train):
+    """The same with these settings, and perhaps not to the end."""
 
     def run(name, *overrides, until=None):
-        engine = Engine(load_config(path, [f"Global.output_dir={tmp_path / name}", *SETTINGS, *overrides]))
-        if until:
-            engine.parts.callbacks.append(StopAt(*until))
-        engine.train()
-        stop_logging()
-        return tmp_path / name
+        return train(name, *SETTINGS, *overrides, callbacks=[StopAt(*until)] if until else [])
 
     return run
 

@@ -9,24 +9,6 @@ from ppcls.engine import Engine
 from ppcls.utils.logger import stop_logging
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    return toys.write_data(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture
-def train(tmp_path, data):
-    """Train into a folder of ``tmp_path`` and return that folder."""
-    path = toys.write_yaml(tmp_path, data)
-
-    def run(name, *overrides):
-        Engine(load_config(path, [f"Global.output_dir={tmp_path / name}", *overrides])).train()
-        stop_logging()
-        return tmp_path / name
-
-    return run
-
-
 def losses(output):
     return [(record["epoch"], record["batch"], record["loss"]) for record in toys.records(output, "train")]
 

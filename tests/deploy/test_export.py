@@ -49,8 +49,8 @@ def transforms():
 
 
 @pytest.fixture(scope="module")
-def paths(deploy_data):
-    return [str(deploy_data / "images" / str(label) / f"{label:03}.png") for label in range(4)]
+def paths(toy_data):
+    return [str(toy_data / "images" / str(label) / f"{label:03}.png") for label in range(4)]
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@
 import numpy as np
 import paddle
 import pytest
-import toys
 from paddle import nn
 
 from ppcls.utils.logger import stop_logging
@@ -76,20 +75,6 @@ def small_net():
 def log_files_closed():
     yield
     stop_logging()
-
-
-@pytest.fixture(scope="session")
-def toy_data(tmp_path_factory):
-    return toys.write_data(tmp_path_factory.mktemp("toy_data"))
-
-
-@pytest.fixture
-def toy_config(tmp_path, toy_data):
-    """The checked configuration of a toy run, with overrides."""
-    from ppcls.config import load_config
-
-    path = toys.write_yaml(tmp_path, toy_data)
-    return lambda *overrides: load_config(path, overrides)
 
 
 @pytest.fixture

@@ -11,9 +11,10 @@ import shutil
 import sys
 from pathlib import Path
 
+from stop_at import StopAt
+
 from ppcls.config import load_config
 from ppcls.engine import Engine
-from ppcls.engine.callbacks import Callback
 from ppcls.utils.errors import PpclsError
 from ppcls.utils.logger import stop_logging
 
@@ -22,16 +23,6 @@ SHARED = Path.cwd() / "shared"
 SETTINGS = ["Global.save_step_interval=2", "Global.keep_checkpoint_max=99", "Global.print_batch_step=1"]
 SETTINGS += ["DataLoader.Train.sampler.batch_size=4", "EMA={decay: 0.5}"]
 EVERYWHERE, AUTO = "Global.save_on_all_ranks=true", "Global.checkpoints=auto"
-
-
-class StopAt(Callback):
-    """Ends the training after a batch."""
-
-    def __init__(self, epoch, batch):
-        self.place = (epoch, batch)
-
-    def on_step_end(self, state, output):
-        state.stop = (state.epoch, state.batch) == self.place
 
 
 def train(output, *overrides, until=None):
