@@ -3,57 +3,84 @@
 
 from __future__ import annotations
 
-import gc
-import sys
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
 import paddle
 
-from ppcls.data.position import Position, sample_at
+from ppcls.data.bad_samples import BadSamples
+from ppcls.data.batch_maker import BadBatch, BatchMaker, Made
+from ppcls.data.position import Position
 from ppcls.data.sampler import DistributedBatchSampler
+from ppcls.data.workers import Failure, WorkerPool, can_fork
+from ppcls.utils import dist
 from ppcls.utils.errors import DataError
+from ppcls.utils.logger import logger
+from ppcls.utils.machine import usable_cores
 
 Batch = tuple[paddle.Tensor, paddle.Tensor]
 """(images [N, C, H, W] of the dtype that the operations end in, labels int64 [N])."""
 
+Finish = Callable[[np.ndarray, np.ndarray, int, int], Batch]
+"""(images, labels, epoch from 1 on, batch of the epoch from 0 on) -> tensors; it must copy what it keeps."""
 
-SHUTDOWN_SECONDS = 5
-"""How long the end of an iteration waits for a worker that is still busy; it then ends by itself."""
+MAX_DEFAULT_WORKERS = 8
 
 
 class Loader:
     """Batches of a data set in the sampler's order; the same ones for any number of workers.
 
-    Each iteration starts its own workers and ends them, also when it is left early. An exception in
-    a worker is raised here, with its own type and message.
+    Worker processes are started by the first iteration and serve the later ones too, until `close`. One that
+    dies, or hangs, is named with the sample it was at, and replaced; its batches are made again. An exception in
+    a worker is raised here, with its own type and message. An iteration ends when the next one begins.
 
     Args:
-        dataset: has ``len`` and ``sample(index, rng) -> (image [C, H, W], label)``.
+        dataset: has ``len`` and ``sample(index, rng) -> (image, label)``.
         sampler: gives lists of `Position`.
-        num_workers: processes that read and transform; 0 does it in this one, when a batch is asked for.
+        num_workers: processes that read and transform; 0 does it in this one, when a batch is asked for. None:
+            `default_workers`.
         use_shared_memory: hand batches over in shared memory, otherwise through a pipe.
         seed: of the run; with epoch and index it determines what the random operations draw.
+        prefetch_factor: batches that each worker makes ahead.
+        timeout: seconds that one sample may take in a worker.
+        finish: makes tensors of the arrays of a batch, in this process.
+        bad_samples: counts samples that cannot be read and says when they are too many: in training others take
+            their places, in evaluation they are left out. None: the first one is an error.
+        is_train: whether this is for training.
     """
 
     def __init__(
         self,
         dataset: Any,
         sampler: DistributedBatchSampler,
-        num_workers: int = 0,
+        num_workers: int | None = 0,
         use_shared_memory: bool = True,
         seed: int = 0,
+        prefetch_factor: int = 2,
+        timeout: float = 120,
+        finish: Finish | None = None,
+        bad_samples: BadSamples | None = None,
+        is_train: bool = True,
     ) -> None:
         self.dataset = dataset
         self.sampler = sampler
-        self.num_workers = num_workers
+        # A worker costs more to start than a batch to make: never more workers than batches.
+        self.num_workers = min(default_workers() if num_workers is None else num_workers, len(sampler))
+        if self.num_workers and not can_fork():
+            logger.warning("num_workers is %d, but worker processes need Linux: none are started", self.num_workers)
+            self.num_workers = 0
         self.use_shared_memory = use_shared_memory
         self.seed = seed
+        self.prefetch_factor = prefetch_factor
+        self.timeout = timeout
+        self.finish = finish or _to_tensors
+        self.bad_samples = bad_samples
+        self.num_left_out = 0
+        on_bad = "error" if bad_samples is None else "replace" if is_train else "leave_out"
+        self.make = BatchMaker(dataset, seed, on_bad)
+        self._pool: WorkerPool | None = None
 
     @property
     def num_samples(self) -> int:
@@ -65,9 +92,20 @@ class Loader:
         """Samples per batch on this rank; the last batch may have fewer."""
         return self.sampler.batch_size
 
+    @property
+    def pids(self) -> list[int]:
+        """The worker processes that there are now."""
+        return self._pool.pids if self._pool is not None else []
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch, from 1 on, that the next iteration gives."""
         self.sampler.set_epoch(epoch)
+
+    def close(self) -> None:
+        """End the worker processes; another iteration would start new ones."""
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     def __len__(self) -> int:
         return len(self.sampler)
@@ -75,140 +113,85 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate()
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None}
+
     def iterate(self, start: int = 0) -> Iterator[Batch]:
-        """Return the batches of the epoch that is set now, from batch ``start`` (from 0) on."""
-        num_batches = max(len(self.sampler) - start, 0)
-        batches = _Batches(self.sampler.iterate(start), num_batches)
-        # A worker costs more to start than a batch to make: never more workers than batches.
-        num_workers = min(self.num_workers, num_batches)
-        return self._iterate_in_workers(batches, num_workers) if num_workers else self._iterate_here(batches)
+        """Return the batches of the epoch that is set now, from batch ``start`` (from 0) on.
 
-    def _iterate_here(self, batches: _Batches) -> Iterator[Batch]:
-        samples = _Samples(self.dataset, self.seed)
-        for positions in batches:
-            images, labels = _stacked([samples.make(position) for position in positions])
-            yield paddle.to_tensor(images), paddle.to_tensor(labels)
+        Batches whose samples are all left out do not occur. ``num_left_out`` counts the samples left out so far.
+        """
+        return self._iterate(self.sampler.iterate(start), start)
 
-    def _iterate_in_workers(self, batches: _Batches, num_workers: int) -> Iterator[Batch]:
-        loader = paddle.io.DataLoader(
-            _Samples(self.dataset, self.seed),
-            batch_sampler=batches,
-            collate_fn=_collate,
-            num_workers=num_workers,
-            use_shared_memory=self.use_shared_memory,
-            worker_init_fn=_init_worker,
-        )
-        with _garbage_kept():
-            iterator = iter(loader)
+    def _iterate(self, tasks: Iterator[list[Position]], start: int) -> Iterator[Batch]:
+        self.num_left_out = 0
+        numbers = iter(range(start, start + len(self.sampler)))
+
+        def finish(positions: list[Position], made: Made | Failure) -> Batch | None:
+            return self._finished(positions, made, next(numbers))
+
+        if self.num_workers:
+            batches = self._workers().run(tasks, finish)
+        else:
+            batches = (finish(positions, self._made_here(positions)) for positions in tasks)
+        return (batch for batch in batches if batch is not None)
+
+    def _workers(self) -> WorkerPool:
+        if self._pool is None or not self._pool.is_open:
+            self._pool = WorkerPool(
+                self.make,
+                self.num_workers,
+                self.prefetch_factor,
+                self.batch_size,
+                self.timeout,
+                self.use_shared_memory,
+                # Not methods of this: a pool ends its processes when it is forgotten together with its loader.
+                partial(_named, self.dataset),
+                partial(_take_deadly, self.bad_samples),
+            )
+        return self._pool
+
+    def _made_here(self, positions: list[Position]) -> Made:
         try:
-            for images, labels, failure in iterator:
-                if failure is not None:
-                    raise failure.error from RuntimeError(f"in a worker process:\n{failure.trace}")
-                yield images, labels
-        finally:
-            # Paddle 3.3.1: a thread holds the iterator, so the workers of one left early would never end.
-            iterator._try_shutdown_all(SHUTDOWN_SECONDS)
+            return self.make(positions)
+        except BadBatch as failure:
+            self._note(failure.bad)
+            raise failure.error from failure
+
+    def _finished(self, positions: list[Position], made: Made | Failure, number: int) -> Batch | None:
+        self._note(made.bad)
+        if isinstance(made, Failure):
+            raise made.error from RuntimeError(f"in a worker process:\n{made.trace}")
+        self.num_left_out += len(positions) - (0 if made.images is None else len(made.images))
+        if made.images is None or made.labels is None:
+            return None
+        return self.finish(made.images, made.labels, positions[0].epoch, number)
+
+    def _note(self, bad: list[tuple[int, str]]) -> None:
+        if self.bad_samples is not None:
+            for index, reason in bad:
+                self.bad_samples.note(index, reason)
 
 
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """Fork within this block: the workers never collect what was alive, or garbage, in the parent.
+def _named(dataset: Any, index: int, problem: str) -> str:
+    return dataset.named(index, problem) if hasattr(dataset, "named") else f"sample {index}: {problem}"
 
-    Paddle 3.3.1: collected in a worker, a queue that a thread of the parent waits on is waited for
-    for ever (``pthread_cond_destroy``), and with it the first batch.
+
+def _take_deadly(bad_samples: BadSamples | None, index: int, problem: str) -> None:
+    if bad_samples is None:
+        raise DataError(f"{problem}; remove it, or set on_bad_sample to skip")
+    bad_samples.note(index, problem)
+
+
+def default_workers() -> int:
+    """Return how many workers to start where nobody says: one for each core of this process, and not more than 8.
+
+    The cores are those that it may use, shared with the other processes of the run on this machine; a single core
+    gains nothing by workers.
     """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
+    cores = usable_cores()
+    return 0 if cores == 1 or not can_fork() else min(max(cores // dist.processes_here(), 1), MAX_DEFAULT_WORKERS)
 
 
-@dataclass(frozen=True)
-class _Failure:
-    """An exception on its way from a worker: Paddle would make text of it."""
-
-    error: Exception
-    trace: str
-
-    @classmethod
-    def of(cls, error: Exception) -> _Failure:
-        return cls(error if _can_travel(error) else RuntimeError(f"{type(error).__name__}: {error}"), _trace(error))
-
-
-def _trace(error: Exception) -> str:
-    return "".join(traceback.format_exception(type(error), error, error.__traceback__))
-
-
-def _can_travel(error: Exception) -> bool:
-    """Whether another process can rebuild the exception: of an importable class, and made of plain values.
-
-    One that cannot would be lost without a word, and the batch waited for without end.
-    """
-    module = sys.modules.get(type(error).__module__)
-    plain = (str, bytes, int, float, list, type(None))
-    values = [*error.args, *vars(error).values()]
-    return getattr(module, type(error).__qualname__, None) is type(error) and all(isinstance(v, plain) for v in values)
-
-
-class _Samples(paddle.io.Dataset):
-    """What runs in a worker: position -> sample, or the failure to make it."""
-
-    def __init__(self, dataset: Any, seed: int) -> None:
-        super().__init__()
-        self.dataset = dataset
-        self.seed = seed
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def make(self, position: Position) -> tuple[np.ndarray, int]:
-        return sample_at(self.dataset, position, self.seed)
-
-    def __getitem__(self, position: Position) -> tuple[np.ndarray, int] | _Failure:
-        try:
-            return self.make(position)
-        except Exception as error:  # noqa: BLE001 (it is raised in the parent)
-            return _Failure.of(error)
-
-
-class _Batches:
-    """What Paddle's loader takes for a batch sampler: an iterable with a length."""
-
-    def __init__(self, positions: Iterator[list[Position]], num_batches: int) -> None:
-        self._positions = positions
-        self._num_batches = num_batches
-
-    def __len__(self) -> int:
-        return self._num_batches
-
-    def __iter__(self) -> Iterator[list[Position]]:
-        return self._positions
-
-
-def _collate(samples: list) -> list:
-    """Return [images, labels, None], or with the first failure among the samples in place of None."""
-    failure = next((sample for sample in samples if isinstance(sample, _Failure)), None)
-    if failure is None:
-        try:
-            return [*_stacked(samples), None]
-        except DataError as error:
-            failure = _Failure.of(error)
-    # Paddle passes what is no array on as it is, beside the arrays of a batch.
-    return [np.zeros(1, np.uint8), np.zeros(1, np.int64), failure]
-
-
-def _stacked(samples: list[tuple[np.ndarray, int]]) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = zip(*samples)
-    shapes = sorted({image.shape for image in images})
-    if len(shapes) > 1:
-        raise DataError(
-            f"the images of one batch differ in shape: {' and '.join(str(list(shape)) for shape in shapes[:2])}; "
-            "end transform_ops with operations of a fixed size, such as ResizeImage: {size: 224}"
-        )
-    return np.stack(images), np.array(labels, np.int64)
-
-
-def _init_worker(worker: int) -> None:
-    # Each worker is one of several: OpenCV's own threads would compete with the others'.
-    cv2.setNumThreads(0)
+def _to_tensors(images: np.ndarray, labels: np.ndarray, epoch: int, batch: int) -> Batch:
+    return paddle.to_tensor(images), paddle.to_tensor(labels)

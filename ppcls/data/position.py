@@ -33,15 +33,16 @@ class Position(NamedTuple):
         return self.index + self.repeat * _MAX_SAMPLES
 
 
-def sample_at(dataset: Any, position: Position, seed: int) -> tuple[np.ndarray, int]:
+def sample_at(dataset: Any, position: Position, seed: int, rng: SampleRng | None = None) -> tuple[np.ndarray, int]:
     """Make one sample: its image and its label.
 
     Args:
         dataset: has ``sample(index, rng)``, and ``sample(index, rng, size)`` where positions have a size.
         position: from a sampler.
         seed: of the run.
+        rng: to draw from, in place of the sample's own.
     """
-    rng = SampleRng(seed, position.epoch, position.draw)
+    rng = rng or SampleRng(seed, position.epoch, position.draw)
     if position.size is None:
         return dataset.sample(position.index, rng)
     return dataset.sample(position.index, rng, position.size)

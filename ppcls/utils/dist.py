@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,11 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes the launcher started."""
     return paddle.distributed.get_world_size()
+
+
+def processes_here() -> int:
+    """How many of them run on this machine."""
+    return int(os.environ.get("PADDLE_LOCAL_SIZE") or world_size())
 
 
 def is_main() -> bool:

@@ -11,6 +11,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from ppcls.utils.errors import StorageError
 
@@ -78,6 +79,18 @@ def _listed_files(directory: Path, kind: str) -> set[str]:
         return set()
 
 
+_locks: list[IO[bytes]] = []
+
+
+def _let_go() -> None:
+    while _locks:
+        _locks.pop().close()
+
+
+# A lock lasts until the last process with the open file has closed it, and workers may outlive a run by a moment.
+os.register_at_fork(after_in_child=_let_go)
+
+
 @contextmanager
 def held(directory: str | os.PathLike) -> Iterator[None]:
     """Keep other runs from writing to a directory until the block ends; the system lets go of it when a run dies.
@@ -90,7 +103,11 @@ def held(directory: str | os.PathLike) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StorageError(f"{directory}: another run is writing there; wait for it, or choose another") from None
-        yield
+        _locks.append(file)
+        try:
+            yield
+        finally:
+            _locks.remove(file)
 
 
 def verify(directory: str | os.PathLike) -> dict:

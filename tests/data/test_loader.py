@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
-import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -51,6 +51,14 @@ def make_dataset(root, *ops, list_file="list.txt") -> ImageNetDataset:
 def make_loader(dataset, batch_size=4, shuffle=True, **options) -> Loader:
     sampler = DistributedBatchSampler(batch_size, shuffle, num_samples=len(dataset), seed=SEED)
     return Loader(dataset, sampler, seed=SEED, **options)
+
+
+def is_alive(pid) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def hashes_of(batches) -> list[str]:
@@ -120,10 +128,8 @@ def test_a_bad_image_is_the_same_error_with_and_without_workers(root, num_worker
     next(batches)
     with pytest.raises(DataError) as caught:
         next(batches)
-    assert str(caught.value) == (
-        f"{root}/broken.png: cannot be decoded; the file is damaged, cut off, or of a kind that OpenCV lacks; "
-        f"listed in {root}/broken.txt:4"
-    )
+    assert str(caught.value).startswith(f"{root}/broken.png: ")
+    assert str(caught.value).endswith(f"; listed in {root}/broken.txt:4")
 
 
 class Fails:
@@ -163,18 +169,55 @@ def test_images_of_different_sizes_say_what_to_do(root, num_workers):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
-def test_stopping_early_ends_the_workers_and_harms_no_later_epoch(root, num_workers):
+def test_stopping_early_harms_no_later_epoch(root, num_workers):
     dataset = make_dataset(root)
     expected = hashes_of(make_loader(dataset, 1))
     loader = make_loader(dataset, 1, num_workers=num_workers)
-    start = time.perf_counter()
     for stop in (1, 2):
         for number, _ in enumerate(loader, 1):
             if number == stop:
                 break
     assert hashes_of(loader) == expected
-    assert time.perf_counter() - start < 10
-    assert multiprocessing.active_children() == []
+
+
+def test_the_same_workers_serve_every_epoch_until_the_loader_is_closed(root):
+    loader = make_loader(make_dataset(root), num_workers=2)
+    first = hashes_of(loader)
+    pids = loader.pids
+    assert len(pids) == 2
+    assert hashes_of(loader) == first
+    assert loader.pids == pids
+    loader.close()
+    assert loader.pids == []
+    assert not any(is_alive(pid) for pid in pids)
+    assert hashes_of(loader) == first  # with new ones
+    assert not set(loader.pids) & set(pids)
+
+
+def test_a_loader_that_is_forgotten_ends_its_workers(root):
+    loader = make_loader(make_dataset(root), num_workers=2)
+    next(iter(loader))
+    pids = loader.pids
+    del loader
+    gc.collect()
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def test_there_are_never_more_workers_than_batches(root):
+    assert make_loader(make_dataset(root), 12, num_workers=8).num_workers == 2
+
+
+def test_an_iteration_ends_when_the_next_one_begins(root):
+    for num_workers in (1, 2):
+        loader = make_loader(make_dataset(root), 2, num_workers=num_workers)
+        expected = hashes_of(loader)
+        old = iter(loader)
+        next(old)
+        new = iter(loader)
+        first = hashes_of([next(new)])
+        with pytest.raises(RuntimeError, match="iterated over anew"):
+            next(old)
+        assert first + hashes_of(new) == expected
 
 
 LOCKS_UP = """

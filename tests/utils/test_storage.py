@@ -3,6 +3,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -211,6 +213,26 @@ def test_only_the_same_kind_of_directory_is_replaced(tmp_path):
     with pytest.raises(StorageError, match="holds weights, which would be lost"):
         require_replaceable(tmp_path / "model", "deployed model")
     require_replaceable(tmp_path / "model", "checkpoint")
+
+
+def say_hello_and_wait(pipe):
+    pipe.send("hello")
+    time.sleep(600)
+
+
+def test_a_process_that_was_forked_does_not_hold_the_directory_of_its_parent(tmp_path):
+    context = get_context("fork")
+    ours, theirs = context.Pipe()
+    worker = context.Process(target=say_hello_and_wait, args=(theirs,), daemon=True)
+    with held(tmp_path):
+        worker.start()
+        ours.recv()
+        with pytest.raises(StorageError, match="another run is writing there"), held(tmp_path):
+            pass
+    with held(tmp_path):
+        pass
+    worker.kill()
+    worker.join()
 
 
 def test_a_held_directory_is_free_again_after_its_run(tmp_path):
