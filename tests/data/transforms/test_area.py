@@ -44,9 +44,7 @@ def test_areas_ratios_and_places_follow_their_distributions():
         # Quantiles of a uniform distribution; 0.032 of its range is 4 standard errors of the median.
         shares = np.array([0.1, 0.25, 0.5, 0.75, 0.9])
         expected = start + (end - start) * shares
-        np.testing.assert_allclose(
-            np.quantile(sample, shares), expected, atol=0.032 * (end - start)
-        )
+        np.testing.assert_allclose(np.quantile(sample, shares), expected, atol=0.032 * (end - start))
 
 
 @pytest.mark.parametrize(

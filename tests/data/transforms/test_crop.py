@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
+import cv2
 import numpy as np
 import pytest
 
-from ppcls.data.transforms import Pad, RandomCropImage
+from ppcls.data.rng import SampleRng
+from ppcls.data.transforms import CropImageAtRatio, Pad, RandCropImageV2, RandomCropImage
 
 
 @pytest.fixture
@@ -48,3 +50,34 @@ def test_bad_settings_are_refused(image):
         Pad(1, fill=256)
     with pytest.raises(ValueError, match="padding_mode must be one of constant, edge"):
         Pad(1, padding_mode="wrap")
+
+
+def test_no_crop_is_a_pixel_short(image):
+    crop = RandCropImageV2([4, 3])
+    drawn = {crop.draw(SampleRng(0, 1, index), image) for index in range(400)}
+    assert drawn == {(top, left) for top in range(3) for left in range(4)}
+    for top, left in drawn:
+        np.testing.assert_array_equal(crop.apply(image, (top, left)), image[top : top + 3, left : left + 4])
+    np.testing.assert_array_equal(RandCropImageV2([7, 5])(image, SampleRng(0, 1, 0)), image)
+    with pytest.raises(ValueError, match="RandCropImageV2 cannot cut 8 x 8"):
+        RandCropImageV2(8)(image, SampleRng(0, 1, 0))
+
+
+@pytest.mark.parametrize(("size", "pad", "side", "top", "left"), [(4, 0, 5, 0, 1), (4, 1, 4, 0, 1), (2, 2, 2, 1, 2)])
+def test_a_square_of_the_ratio_is_cut_out_of_the_middle(image, size, pad, side, top, left):
+    square = image[top : top + side, left : left + side]
+    for name, method in (("bilinear", cv2.INTER_LINEAR), ("nearest", cv2.INTER_NEAREST)):
+        expected = cv2.resize(square, (size, size), interpolation=method)
+        np.testing.assert_array_equal(CropImageAtRatio(size, pad, name)(image), expected)
+
+
+def test_a_random_interpolation_is_drawn(image):
+    crop = CropImageAtRatio(4, 1, "random")
+    assert crop.is_random and not CropImageAtRatio(4, 1).is_random
+    assert {crop.draw(SampleRng(0, 1, index), image) for index in range(40)} == {"bilinear", "bicubic"}
+
+
+def test_a_ratio_of_nothing_is_refused():
+    for size, pad in ((0, 1), (4, -1)):
+        with pytest.raises(ValueError, match="size must be at least 1 and pad at least 0"):
+            CropImageAtRatio(size, pad)

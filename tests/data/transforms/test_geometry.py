@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 import pytest
 
-from ppcls.data.transforms import CropImage, RandCropImage, RandFlipImage, ResizeImage
+from ppcls.data.transforms import CropImage, RandCropImage, RandFlipImage, RandomInterpolationAugment, ResizeImage
 from ppcls.data.transforms.crop import CropParams
+from ppcls.data.transforms.geometry import LowResolution
 
 NOISE = np.random.RandomState(7).randint(0, 256, (37, 53, 3)).astype("uint8")
 
@@ -90,6 +92,7 @@ def test_a_crop_beyond_the_image_names_both_sizes():
         (lambda: RandCropImage(32, ratio=[-1.0, 1.0]), "ratio must be"),
         (lambda: RandCropImage(32, progress_size=[32]), "progress_size is not supported"),
         (lambda: RandFlipImage(2), "flip_code must be -1, 0 or 1; got 2"),
+        (lambda: RandomInterpolationAugment(1.5), "prob must be within 0..1; got 1.5"),
     ],
 )
 def test_a_bad_setting_is_refused_with_what_is_allowed(build, message):
@@ -180,3 +183,31 @@ def test_a_random_operation_without_a_generator_is_refused():
 def test_repr_shows_the_settings():
     assert repr(RandFlipImage(0)) == "RandFlipImage(flip_code=0)"
     assert repr(CropImage([24, 36])) == "CropImage(size=[24, 36])"
+
+
+def test_low_resolution_is_a_shrink_and_an_enlargement():
+    lower = RandomInterpolationAugment(0.5)
+    small = cv2.resize(NOISE, (12, 12), interpolation=cv2.INTER_AREA)
+    expected = cv2.resize(small, (53, 37), interpolation=cv2.INTER_NEAREST)
+    np.testing.assert_array_equal(lower.apply(NOISE, LowResolution(12, "area", "nearest")), expected)
+    assert lower.apply(NOISE, None) is NOISE
+
+
+def test_low_resolutions_are_drawn_evenly():
+    lower = RandomInterpolationAugment(0.4)
+    generator = rng()
+    image = np.broadcast_to(np.uint8(0), (1000, 500, 3))
+    drawn = [params for params in (lower.draw(generator, image) for _ in range(5000)) if params is not None]
+    assert abs(len(drawn) - 2000) < 4 * math.sqrt(5000 * 0.4 * 0.6)
+    sides = np.array([params.side for params in drawn])
+    assert 200 <= sides.min() < 210 and 990 < sides.max() <= 1000
+    assert abs(sides.mean() - 600) < 4 * 800 / math.sqrt(12 * len(sides))
+    for names in ([params.shrink_by for params in drawn], [params.enlarge_by for params in drawn]):
+        counts = [names.count(name) for name in ("nearest", "bilinear", "area", "bicubic", "lanczos")]
+        assert sum(counts) == len(names) and max(abs(count - len(names) / 5) for count in counts) < 80
+
+
+def test_an_image_of_few_pixels_has_a_low_resolution_too():
+    lower = RandomInterpolationAugment(1.0)
+    for seed in range(10):
+        assert lower(NOISE[:2, :3], rng(seed)).shape == (2, 3, 3)

@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import numpy as np
+import paddle
 import pytest
+from paddle.vision.transforms import functional as reference
 
-from ppcls.data.transforms import NormalizeImage, ToCHWImage
+from ppcls.data.pipeline import Pipeline
+from ppcls.data.transforms import Normalize, NormalizeImage, ToCHWImage, ToTensor
 
 NOISE = np.random.RandomState(7).randint(0, 256, (37, 53, 3)).astype("uint8")
 MEAN = np.array([0.485, 0.456, 0.406])
@@ -59,3 +62,77 @@ def test_an_image_of_another_layout_is_refused(order, image):
 def test_a_bad_setting_is_refused(params, message):
     with pytest.raises(ValueError, match=message):
         NormalizeImage(**params)
+
+
+@pytest.mark.parametrize("data_format", ["CHW", "HWC"])
+def test_levels_become_0_to_1_as_in_paddle_vision(data_format):
+    expected = reference.to_tensor(NOISE, data_format).numpy()
+    scaled = ToTensor(data_format)(NOISE)
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled, expected)
+    np.testing.assert_array_equal(ToTensor("HWC")(scaled), scaled)
+
+
+@pytest.mark.parametrize("data_format", ["CHW", "HWC"])
+def test_normalize_is_that_of_paddle_vision(data_format):
+    image = ToTensor(data_format)(NOISE)
+    for mean, std in ((0.5, 0.25), ([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])):
+        lists = ([value] * 3 if isinstance(value, float) else value for value in (mean, std))
+        expected = reference.normalize(image, *lists, data_format)
+        normalized = Normalize(mean, std, data_format)(image)
+        assert normalized.dtype == np.float32
+        np.testing.assert_array_equal(normalized, expected)
+
+
+def test_turned_channels_are_normalized_in_their_new_order():
+    settings = {"mean": [1.0, 2.0, 3.0], "std": [1.0, 2.0, 4.0], "to_rgb": True}
+    expected = (NOISE[:, :, ::-1] - np.array([1.0, 2.0, 3.0])) / np.array([1.0, 2.0, 4.0])
+    np.testing.assert_allclose(Normalize(data_format="HWC", **settings)(NOISE), expected, rtol=1e-6)
+    first = NOISE.transpose(2, 0, 1)
+    np.testing.assert_allclose(Normalize(**settings)(first), expected.transpose(2, 0, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("data_format", ["CHW", "HWC"])
+@pytest.mark.parametrize("to_rgb", [False, True])
+def test_whole_batches_get_the_numbers_of_the_operations_one_by_one(data_format, to_rgb, on_device):
+    ops = [ToTensor(data_format), Normalize([0.4, 0.5, 0.6], [0.2, 0.25, 0.3], data_format, to_rgb)]
+    images = np.random.RandomState(0).randint(0, 256, (3, 6, 5, 3)).astype("uint8")
+    expected = [Pipeline(ops)(image) for image in images]
+    assert expected[0].shape == (3, 6, 5)
+    pipeline = Pipeline(ops)
+    finish = pipeline.finish()
+    finish.on_device = on_device
+    batch = np.stack([pipeline(image) for image in images])
+    assert batch.dtype == np.uint8
+    finished, _ = finish(batch, np.zeros(3, np.int64), 1, 0)
+    np.testing.assert_allclose(finished.numpy(), expected, atol=1e-6)
+
+
+def test_channels_stay_where_the_last_operation_put_them():
+    assert Pipeline([ToTensor()])(NOISE).shape == (3, 37, 53)
+    assert Pipeline([ToTensor("HWC")])(NOISE).shape == (3, 37, 53)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_tensor_is_scaled_as_an_array_is(dtype):
+    images = NOISE[None].astype(dtype)
+    np.testing.assert_array_equal(ToTensor().finish(paddle.to_tensor(images)).numpy(), ToTensor().finish(images))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ToTensor("NCHW"), "data_format must be CHW or HWC; got 'NCHW'"),
+        (lambda: ToTensor(keys=["image"]), "keys is for inputs of several images"),
+        (lambda: Normalize(data_format="chw"), "data_format must be CHW or HWC; got 'chw'"),
+        (lambda: Normalize(mean=[0.5]), r"mean must be one number, or one for each of 3 channels; got \[0.5\]"),
+        (lambda: Normalize(std=0.0), "std must not contain zero; got 0.0"),
+        (lambda: Normalize(keys=["image"]), "keys is for inputs of several images"),
+        (lambda: Normalize()(NOISE), r"needs 3 channels on axis 0; the image is \[37, 53, 3\]; put ToTensor before it"),
+        (lambda: Normalize(data_format="HWC")(NOISE.transpose(2, 0, 1)), "needs 3 channels on axis 2"),
+    ],
+)
+def test_bad_settings_of_paddle_vision_s_operations_are_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
