@@ -167,16 +167,64 @@ class RecordedRandom:
         ("RandomGrayscale", "python", 6),
         ("RandomRot90", "python", 6),
         ("RandomInterpolationAugment", "numpy", 6),
+        ("RandomErasing", "python", 6),
     ],
 )
 def test_random_operations_draw_in_the_recorded_order(reference, name, library, num_checked):
     cases, same_versions = load_cases(reference, "random_seeded")
-    cases = [case for case in cases if name in case["ops"][0]]
+    cases = [case for case in cases if name in case["ops"][0] and case["ops"][0][name].get("mode") != "pixel"]
     assert len(cases) == num_checked
     for case in cases:
         (transform,) = build(case["ops"])
         image = transform(make_input(case), RecordedRandom(case["seed"], library))
         check(image, case["output"], same_versions, case)
+
+
+class BothRandoms(RecordedRandom):
+    """Both generators at once, as PaddleClas's policies draw; NumPy draws the whole numbers below ``ends``."""
+
+    def __init__(self, seed: int, ends: set[int]) -> None:
+        super().__init__(seed, "python")
+        self._ends = ends
+
+    def integers(self, low: int, high: int) -> int:
+        return self._numpy.randint(low, high) if high in self._ends else super().integers(low, high)
+
+    def uniform(self, low: float = 0.0, high: float = 1.0) -> float:
+        return self._numpy.uniform(low, high)
+
+    def normal(self, loc: float, scale: float) -> float:
+        return self._python.gauss(loc, scale)
+
+    def beta(self, a: float, b: float) -> float:
+        return self._numpy.beta(a, b)
+
+    def dirichlet(self, alpha: list[float]) -> np.ndarray:
+        return self._numpy.dirichlet(alpha)
+
+
+@pytest.mark.parametrize(
+    ("name", "num_operations"),
+    [
+        ("AutoAugment", None),
+        ("RandAugment", 14),
+        ("RandAugmentV2", 16),
+        ("RandAugmentV3", 14),
+        ("RandAugmentV4", None),
+        ("TimmAutoAugment", 15),
+        ("AugMix", 9),
+    ],
+)
+def test_policies_have_the_recorded_draws_and_pixels(reference, name, num_operations):
+    cases, same_versions = load_cases(reference, "random_seeded")
+    cases = [case for case in cases if name in case["ops"][0]]
+    assert len(cases) == 6
+    for case in cases:
+        (transform,) = build(case["ops"])
+        image = make_input(case)
+        # Besides the operations, NumPy draws the middles of squares.
+        rng = BothRandoms(case["seed"], {num_operations, *(side + 1 for side in image.shape[:2])})
+        check(transform(image, rng), case["output"], same_versions, case)
 
 
 def test_pca_lighting_is_the_recorded_one_made_visible(reference):
