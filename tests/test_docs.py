@@ -64,6 +64,8 @@ RUN = {
     f"python tools/check_config.py -c {DENSENET} -o Global.epochs=3 --print": "",
     "python tools/check_config.py -c configs/quick_start/digits.yaml -o Global.epochs=3 "
     "-o Loss.Train.0.CELoss.epsilon=null -o 'Optimizer.lr={name: Constant, learning_rate: 0.01}'": "",
+    "python tools/train.py -c configs/quick_start/my_images.yaml -o Arch.class_num=2": "-o Global.epochs=1 "
+    "-o DataLoader.Train.sampler.batch_size=2 -o DataLoader.Train.loader.num_workers=0",
     "python tools/train.py -c configs/quick_start/digits.yaml -o Arch.class_num=2 "
     "-o DataLoader.Train.dataset.image_root=dataset/pets "
     "-o DataLoader.Train.dataset.cls_label_path=dataset/pets/train_list.txt "
@@ -217,6 +219,12 @@ def workspace(tmp_path_factory):
         (pets / name).write_text(
             "".join(f"a photo {label}{number}.png {label}\n" for label in (0, 1) for number in range(3))
         )
+    for split in ("train", "val"):
+        for label in ("0", "1"):
+            folder = root / "dataset" / "my_images" / split / label
+            folder.mkdir(parents=True)
+            for image in sorted((digits / "images" / label).iterdir())[:3]:
+                shutil.copy(image, folder)
     custom = REPOSITORY / "docs" / "custom_parts.md"
     (root / "my_parts.py").write_text(blocks(custom, "python")[0])
     (root / "mine.yaml").write_text(blocks(custom, "yaml")[0])
