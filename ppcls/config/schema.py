@@ -218,12 +218,17 @@ class WorkerSettings:
     """How a data set is read.
 
     Args:
-        num_workers: processes that read and transform images; 0 does it in the training process.
+        num_workers: processes that read and transform images; 0 does it in the training process. By default one
+            for each core that a process of the run has, at most 8.
         use_shared_memory: hand batches over in shared memory.
+        prefetch_factor: batches that each worker makes ahead.
+        timeout: seconds that one image may take; a worker that needs longer is ended, named and replaced.
     """
 
-    num_workers: Annotated[int, Within(0)] = 4
+    num_workers: Annotated[int, Within(0)] | None = None
     use_shared_memory: bool = True
+    prefetch_factor: Count = 2
+    timeout: Annotated[float, Within(1)] = 120.0
 
 
 @dataclass(frozen=True)
@@ -241,7 +246,17 @@ class DatasetSettings:
 
 @dataclass(frozen=True)
 class LoaderSettings:
-    """A data set, the order in which it is read, and by how many processes."""
+    """A data set, the order in which it is read, and by how many processes.
+
+    Args:
+        dataset: where images and labels come from.
+        sampler: the order of the images, and how many make a batch.
+        loader: the processes that read them.
+        on_bad_sample: an image that cannot be read ends the run; or ``skip``: in training another takes its place,
+            which the seed chooses, and in evaluation it is left out and said so.
+        max_bad_fraction: with ``skip``, the share of the images that may be bad; more end the run. With several
+            processes, of those that each of them reads.
+    """
 
     dataset: DatasetSettings
     sampler: Annotated[
@@ -253,6 +268,8 @@ class LoaderSettings:
         ),
     ]
     loader: WorkerSettings = WorkerSettings()
+    on_bad_sample: Literal["error", "skip"] = "error"
+    max_bad_fraction: Share = 0.01
 
 
 @dataclass(frozen=True)

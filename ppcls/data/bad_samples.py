@@ -83,9 +83,15 @@ class BadSamples:
             self._reported = _keys_in(self.report)
         if _key(line) not in self._reported:
             self._reported.add(_key(line))
+            self.report.parent.mkdir(parents=True, exist_ok=True)
             # A name may hold bytes that are no UTF-8; JSON escapes them.
             with self.report.open("a", encoding="ascii") as file:
                 file.write(json.dumps(line) + "\n")
+
+
+def report_of(rank: int, output_dir: Path) -> Path:
+    """Where a process writes its report."""
+    return output_dir / (REPORT.replace(".", f".rank_{rank}.") if rank else REPORT)
 
 
 def place_of(dataset: Any, index: int, name: str) -> str | None:

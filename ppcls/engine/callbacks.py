@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ppcls.data.bad_samples import REPORT
 from ppcls.metric import CORRECT
 from ppcls.utils import dist
 from ppcls.utils.logger import logger
@@ -175,6 +176,11 @@ class VisualDLScalars(Callback):
 def log_evaluation(head: str, figures: dict[str, float]) -> None:
     """The lines of an evaluation: the means, then what was counted over all processes, number by number."""
     counts = {name: count for name, count in figures.items() if name.endswith(CORRECT)}
+    num_left_out = figures.get("num_left_out", 0)
+    if num_left_out:
+        num_samples = figures["num_samples"]
+        whole = num_samples + num_left_out
+        logger.warning("%s %d of %d images, %d could not be read (%s)", head, num_samples, whole, num_left_out, REPORT)
     logger.info("%s[Avg] %s", head, shown({name: figures[name] for name in figures if name not in counts}))
     for name, count in counts.items():
         total = figures["num_samples"]

@@ -15,6 +15,7 @@ from ppcls.config.registry import EVALUATORS
 from ppcls.engine.precision import Precision
 from ppcls.metric import CombinedMetric
 from ppcls.utils import dist
+from ppcls.utils.errors import DataError
 from ppcls.utils.logger import has_bar
 
 
@@ -38,6 +39,10 @@ def classification(
     Returns:
         The mean of every loss part and every figure of the metric, by name, over all processes;
         ``num_samples`` is how many samples they stand for, and counts such as ``top1_correct`` how many are right.
+        ``num_left_out`` is how many could not be read, if there are such.
+
+    Raises:
+        DataError: none could be read.
     """
     was_training = model.training
     model.eval()
@@ -59,16 +64,22 @@ def classification(
     finally:
         if was_training:
             model.train()
-    return _over_ranks(sums, num_samples, metric)
+    return _over_ranks(sums, num_samples, getattr(loader, "num_left_out", 0), metric)
 
 
-def _over_ranks(sums: dict[str, float], num_samples: int, metric: CombinedMetric | None) -> dict[str, float]:
+def _over_ranks(
+    sums: dict[str, float], num_samples: int, num_left_out: int, metric: CombinedMetric | None
+) -> dict[str, float]:
     # A process that got no batch at all does not know the names of the loss's parts.
     names = list(dict.fromkeys(name for names in dist.gathered(list(sums)) for name in names))
-    totals = dist.sum_over_ranks(np.array([num_samples, *(sums.get(name, 0.0) for name in names)], np.float64))
-    result = {name: float(total / totals[0]) for name, total in zip(names, totals[1:])}
+    counts = [num_samples, num_left_out]
+    totals = dist.sum_over_ranks(np.array([*counts, *(sums.get(name, 0.0) for name in names)], np.float64))
+    if not totals[0]:
+        raise DataError(f"none of the {int(totals[1])} images of the evaluation can be read")
+    result = {name: float(total / totals[0]) for name, total in zip(names, totals[2:])}
     if metric:
         metric.sync(dist.sum_over_ranks)
         result.update(metric.compute())
         result.update(metric.counts())
-    return {**result, "num_samples": int(totals[0])}
+    left_out = {"num_left_out": int(totals[1])} if totals[1] else {}
+    return {**result, "num_samples": int(totals[0]), **left_out}

@@ -9,11 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from ppcls.data.loader import MAX_DEFAULT_WORKERS
 from ppcls.engine.callbacks import Callback, Record, shown
 from ppcls.metric import CombinedMetric
 from ppcls.utils import dist
 from ppcls.utils.logger import has_bar, logger
+from ppcls.utils.machine import usable_cores
 from ppcls.utils.memory import peak_memory_mb
+
+NOTABLE_SHARE = 0.2
+"""Of an epoch's time spent on waiting for images, the least that is worth a line."""
+NOTABLE_SECONDS = 1.0
+"""As `NOTABLE_SHARE`, in seconds."""
 
 if TYPE_CHECKING:
     from ppcls.engine.trainer import StepOutput, TrainState
@@ -29,6 +36,7 @@ class Progress(Callback):
         metric: fed with the training batches; None for none.
         show_memory: add the largest memory so far to each line.
         records: what else wants every line, as a mapping.
+        num_workers: processes that read images, for advice when they are too slow; None for no advice.
     """
 
     def __init__(
@@ -39,6 +47,7 @@ class Progress(Callback):
         metric: CombinedMetric | None = None,
         show_memory: bool = False,
         records: tuple[Record, ...] = (),
+        num_workers: int | None = None,
     ) -> None:
         self.epochs = epochs
         self.batches_per_epoch = batches_per_epoch
@@ -46,9 +55,12 @@ class Progress(Callback):
         self.metric = metric
         self.show_memory = show_memory
         self.records = records
+        self.num_workers = num_workers
         self.bar: tqdm | None = None
         self._sums: dict[str, float] = {}
         self._earlier: list[dict[str, Any]] = []
+        self._has_begun = False
+        self._has_advised = False
 
     def on_train_start(self, state: TrainState) -> None:
         """Begin with empty sums, or those of an epoch that was left in the middle."""
@@ -64,6 +76,9 @@ class Progress(Callback):
             self._sums[name] = self._sums.get(name, 0.0) + float(value) * output.num_samples
         self._num_samples += output.num_samples
         self._seconds += state.batch_seconds
+        if self._has_begun:  # the first batch of an epoch has to be waited for
+            self._waiting.append((state.reader_seconds, state.batch_seconds))
+        self._has_begun = True
         if self.metric:
             self.metric.update(output.logits.astype("float32"), output.labels)
         self._window.append((state.batch_seconds, state.reader_seconds, output.num_samples))
@@ -79,6 +94,7 @@ class Progress(Callback):
         head = f"[Train][Epoch {state.epoch}/{self.epochs}][Avg]"
         logger.info("%s %s, ips: %.1f images/s, time: %s", head, shown(figures), ips, _duration(self._seconds))
         self._record({"event": "epoch", "epoch": state.epoch, "step": state.step, **figures, "ips": ips})
+        self._advise(state.epoch)
         self._start_epoch()
 
     def on_train_end(self, state: TrainState) -> None:
@@ -104,6 +120,17 @@ class Progress(Callback):
             "metric": counts,
         }
 
+    def _advise(self, epoch: int) -> None:
+        """Say what to do about slow reading, once."""
+        if self.num_workers is None or self._has_advised:
+            return
+        reader_seconds, batch_seconds = (sum(column) for column in zip(*self._waiting or [(0.0, 0.0)]))
+        cores = max(usable_cores() // dist.processes_here(), 1)
+        advice = reading_verdict(reader_seconds, batch_seconds, self.num_workers, cores)
+        if advice:
+            logger.info("[Train][Epoch %d] %s", epoch, advice)
+            self._has_advised = True
+
     def _take_up(self, state: TrainState, names: list[str]) -> None:
         """Add what was summed up before the run was continued in this epoch."""
         earlier, self._earlier = self._earlier, []
@@ -128,6 +155,8 @@ class Progress(Callback):
         self._sums = {}
         self._num_samples = 0
         self._seconds = 0.0
+        self._waiting: list[tuple[float, float]] = []
+        self._has_begun = False
         self._window: list[tuple[float, float, int]] = []
         if self.metric:
             self.metric.reset()
@@ -186,6 +215,29 @@ class Progress(Callback):
         if self.bar is not None:
             self.bar.close()
             self.bar = None
+
+
+def reading_verdict(reader_seconds: float, batch_seconds: float, num_workers: int, cores: int) -> str | None:
+    """Return whether reading images holds the training up, and what to do about it; None where it does not.
+
+    Args:
+        reader_seconds: waited for batches.
+        batch_seconds: all that the batches took.
+        num_workers: processes that read.
+        cores: that there are for them.
+    """
+    if reader_seconds < NOTABLE_SECONDS or reader_seconds <= NOTABLE_SHARE * batch_seconds:
+        return None
+    key = "DataLoader.Train.loader.num_workers"
+    share = f"{reader_seconds / batch_seconds:.0%} of the time went into "
+    pack = "pack the data set (tools/pack_dataset.py)"
+    if not num_workers:
+        return f"{share}reading images in the training process: set {key} to {min(cores, MAX_DEFAULT_WORKERS)}" + (
+            f", or {pack}" if cores == 1 else ""
+        )
+    there = f"{num_workers} worker{'s' * (num_workers > 1)}, {cores} core{'s' * (cores > 1)}"
+    more = f"raise {key}, or " if num_workers < cores else ""
+    return f"{share}waiting for images ({there}): {more}{pack}"
 
 
 def _duration(seconds: float) -> timedelta:

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
+from ppcls.data.bad_samples import REPORT
 from ppcls.utils.errors import StorageError
 from ppcls.utils.local_copy import local_path
 from ppcls.utils.logger import logger
@@ -18,7 +19,7 @@ BEST = "best_model"
 CONFIG_COPY = "config.yaml"
 JSON_LINES = "train.jsonl"
 LOG = "train.log"
-RECORDS = (CONFIG_COPY, JSON_LINES)
+RECORDS = (CONFIG_COPY, JSON_LINES, REPORT)
 NUM_NEWEST = 2
 _NAME = re.compile(r"epoch_(\d+)(?:_step_(\d+))?")
 

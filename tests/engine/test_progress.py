@@ -7,7 +7,7 @@ import logging
 import paddle
 import pytest
 
-from ppcls.engine.progress import Progress
+from ppcls.engine.progress import Progress, reading_verdict
 from ppcls.engine.trainer import StepOutput, TrainState
 from ppcls.metric import CombinedMetric, TopkAcc
 from ppcls.utils import dist
@@ -150,3 +150,39 @@ def test_sums_of_an_epoch_that_has_ended_are_not_taken_up():
     progress.on_train_start(state(0, sums=[halves()]))
     progress.on_step_end(state(1, epoch=2), output(2.0, 4))
     assert progress.sums()["num_samples"] == 4
+
+
+@pytest.mark.parametrize(
+    "waited, whole, workers, cores, advice",
+    [
+        (62.0, 100.0, 2, 8, "62% of the time went into waiting for images (2 workers, 8 cores): raise "
+         "DataLoader.Train.loader.num_workers, or pack the data set (tools/pack_dataset.py)"),
+        (62.0, 100.0, 8, 8, "62% of the time went into waiting for images (8 workers, 8 cores): "
+         "pack the data set (tools/pack_dataset.py)"),
+        (2.1, 10.0, 1, 1, "21% of the time went into waiting for images (1 worker, 1 core): "
+         "pack the data set (tools/pack_dataset.py)"),
+        (50.0, 100.0, 0, 4, "50% of the time went into reading images in the training process: "
+         "set DataLoader.Train.loader.num_workers to 4"),
+        (50.0, 100.0, 0, 64, "50% of the time went into reading images in the training process: "
+         "set DataLoader.Train.loader.num_workers to 8"),
+        (50.0, 100.0, 0, 1, "50% of the time went into reading images in the training process: "
+         "set DataLoader.Train.loader.num_workers to 1, or pack the data set (tools/pack_dataset.py)"),
+        (20.0, 100.0, 2, 8, None),
+        (0.9, 1.0, 2, 8, None),  # a second is not worth a line
+        (0.0, 0.0, 2, 8, None),
+    ],
+)  # fmt: skip
+def test_the_verdict_on_reading(waited, whole, workers, cores, advice):
+    assert reading_verdict(waited, whole, workers, cores) == advice
+
+
+def test_slow_reading_is_said_once_and_the_first_batch_of_an_epoch_does_not_count(caplog):
+    slow = Progress(9, 3, 9, num_workers=0)
+    slow.on_train_start(TrainState())
+    for epoch, reader_seconds in ((1, [9.0, 0.1, 0.1]), (2, [0.1, 3.0, 3.0]), (3, [0.1, 3.0, 3.0])):
+        for batch, seconds in enumerate(reader_seconds, 1):
+            slow.on_step_end(TrainState(epoch, batch, reader_seconds=seconds, batch_seconds=10.0), output(1.0, 2))
+        slow.on_epoch_end(TrainState(epoch, 3))
+    said = [message for message in caplog.messages if "of the time" in message]
+    assert len(said) == 1
+    assert said[0].startswith("[Train][Epoch 2] 30% of the time went into reading images")
