@@ -4,12 +4,15 @@
 from ppcls.data.batch_ops import BatchOps, CutmixOperator, MixupOperator, OpSampler
 from ppcls.data.cifar import Cifar10, Cifar100
 from ppcls.data.fmix import FmixOperator
+from ppcls.data.identity_sampler import PKSampler
 from ppcls.data.image_folder import ImageFolder
 from ppcls.data.list_file import ClsDataset, ImageNetDataset
 from ppcls.data.loader import Loader
 from ppcls.data.mixup_cutmix import MixupCutmixHybrid
+from ppcls.data.multi_scale import MultiScaleDataset, MultiScaleSampler
 from ppcls.data.packed import PackedDataset
 from ppcls.data.postprocess import Topk
+from ppcls.data.repeated_sampler import RASampler
 from ppcls.data.rng import SampleRng
 from ppcls.data.sampler import BatchSampler, DistributedBatchSampler
 from ppcls.data.transforms import Transform, decode_image
@@ -28,8 +31,12 @@ __all__ = [
     "Loader",
     "MixupCutmixHybrid",
     "MixupOperator",
+    "MultiScaleDataset",
+    "MultiScaleSampler",
     "OpSampler",
+    "PKSampler",
     "PackedDataset",
+    "RASampler",
     "Topk",
     "Transform",
     "decode_image",

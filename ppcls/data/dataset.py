@@ -22,7 +22,12 @@ class ImageDataset:
         labels: int64 [N], from 0 on.
         transform_ops: operations, applied in this order.
         class_names: the names of the labels, where the data set knows them.
+
+    Attributes:
+        takes_sizes: whether `sample` also takes the size that a sampler draws.
     """
+
+    takes_sizes = False
 
     def __init__(
         self,

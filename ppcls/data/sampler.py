@@ -22,14 +22,87 @@ def epoch_order(seed: int, epoch: int, num_samples: int) -> np.ndarray:
 
     Sorting raw 64-bit words keeps the order the same under every NumPy; its ``permutation`` may change.
     """
+    return np.argsort(raw_words(seed, epoch, (0, 1, 0), num_samples), kind="stable")
+
+
+def raw_words(seed: int, epoch: int, place: tuple[int, int, int], num: int) -> np.ndarray:
+    """Return the random words of one place in an epoch, uint64 [num].
+
+    Args:
+        seed: of the run.
+        epoch: from 1 on.
+        place: what tells it apart: a number, a purpose, a batch.
+        num: how many words.
+    """
     key = np.array([seed & _WORD, epoch & _WORD], np.uint64)
-    words = np.random.Philox(key=key, counter=np.array([0, 0, 1, 0], np.uint64)).random_raw(num_samples)
-    return np.argsort(words, kind="stable")
+    return np.random.Philox(key=key, counter=np.array([0, *place], np.uint64)).random_raw(num)
+
+
+class Sampler:
+    """Batches of positions for one rank; a kind of sampler says which.
+
+    Args:
+        batch_size: samples per batch on each rank.
+        drop_last: leave the remainder out.
+        num_samples: length of the data set.
+        num_replicas: number of ranks.
+        rank: this process, 0..num_replicas-1.
+        seed: of the run.
+
+    Attributes:
+        gives_sizes: whether positions say in which size a sample is to be made.
+
+    Raises:
+        ValueError: ``batch_size`` below 1, ``rank`` outside its range, or no samples.
+    """
+
+    gives_sizes = False
+
+    def __init__(
+        self, batch_size: int, drop_last: bool, num_samples: int, num_replicas: int, rank: int, seed: int
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
+        if num_samples < 1:
+            raise ValueError(f"num_samples must be at least 1; got {num_samples}")
+        if not 0 <= rank < num_replicas:
+            raise ValueError(f"rank must be within 0..{num_replicas - 1}; got {rank}")
+        self.batch_size = batch_size
+        self.drop_last = drop_last
+        self.num_samples = num_samples
+        self.num_replicas = num_replicas
+        self.rank = rank
+        self.seed = seed
+        self.epoch = 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch, from 1 on, that the next iteration gives."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        raise NotImplementedError
+
+    def __iter__(self) -> Iterator[list[Position]]:
+        return self.iterate()
+
+    def iterate(self, start: int = 0) -> Iterator[list[Position]]:
+        """Return the batches of the epoch that is set now, from batch ``start`` (from 0) on."""
+        return self._batches(self.epoch, start)
+
+    def _batches(self, epoch: int, start: int) -> Iterator[list[Position]]:
+        raise NotImplementedError
+
+    @property
+    def _global_batch_size(self) -> int:
+        return self.batch_size * self.num_replicas
+
+    def _order(self, epoch: int, shuffle: bool) -> np.ndarray:
+        return epoch_order(self.seed, epoch, self.num_samples) if shuffle else np.arange(self.num_samples)
 
 
 @SAMPLERS.register
-class DistributedBatchSampler:
-    """Batches of positions for one rank.
+class DistributedBatchSampler(Sampler):
+    """Every sample once, in batches of positions for one rank.
 
     ``batch_size * num_replicas`` consecutive samples of the global order are one step of all ranks;
     rank r takes the r-th ``batch_size`` of them. The remainder is divided evenly.
@@ -66,43 +139,16 @@ class DistributedBatchSampler:
         seed: int = 0,
         pad: bool = True,
     ) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1; got {batch_size}")
-        if num_samples < 1:
-            raise ValueError(f"num_samples must be at least 1; got {num_samples}")
-        if not 0 <= rank < num_replicas:
-            raise ValueError(f"rank must be within 0..{num_replicas - 1}; got {rank}")
-        self.batch_size = batch_size
+        super().__init__(batch_size, drop_last, num_samples, num_replicas, rank, seed)
         self.shuffle = shuffle
-        self.drop_last = drop_last
-        self.num_samples = num_samples
-        self.num_replicas = num_replicas
-        self.rank = rank
-        self.seed = seed
         self.pad = pad
-        self.epoch = 1
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch, from 1 on, that the next iteration gives."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         num_full, remainder = divmod(self.num_samples, self._global_batch_size)
         return num_full + (len(self._share(np.arange(remainder), np.arange(self.num_samples))) > 0)
 
-    def __iter__(self) -> Iterator[list[Position]]:
-        return self.iterate()
-
-    def iterate(self, start: int = 0) -> Iterator[list[Position]]:
-        """Return the batches of the epoch that is set now, from batch ``start`` (from 0) on."""
-        return self._batches(self.epoch, start)
-
-    @property
-    def _global_batch_size(self) -> int:
-        return self.batch_size * self.num_replicas
-
     def _batches(self, epoch: int, start: int) -> Iterator[list[Position]]:
-        order = epoch_order(self.seed, epoch, self.num_samples) if self.shuffle else np.arange(self.num_samples)
+        order = self._order(epoch, self.shuffle)
         num_full = self.num_samples // self._global_batch_size
         for batch in range(start, len(self)):
             if batch < num_full:

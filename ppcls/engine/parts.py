@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,10 @@ from ppcls.config import RunConfig
 from ppcls.config.annotation import parameters_of
 from ppcls.config.registry import EVALUATORS, Call
 from ppcls.config.schema import InferSettings, LoaderSettings, OptimizerSettings
+from ppcls.data.bad_samples import BadSamples, report_of
+from ppcls.data.batch_ops import BatchOps
+from ppcls.data.dataset import ImageDataset
+from ppcls.data.finish import Finish
 from ppcls.data.loader import Loader
 from ppcls.data.rng import SampleRng
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, SaveCheckpoint, VisualDLScalars
@@ -36,6 +41,9 @@ from ppcls.utils.download import without_secrets
 from ppcls.utils.errors import ConfigError, DataError
 from ppcls.utils.logger import logger
 from ppcls.utils.seed import seed_everything
+
+MAX_TRIED = 8
+"""How many images are tried before the first epoch, where bad ones are skipped."""
 
 
 class Parts:
@@ -221,6 +229,7 @@ class Parts:
             self.train_metric,
             settings.print_mem_info,
             records,
+            self.train_loader.num_workers,
         )
         callbacks: list[Callback] = [progress]
         if settings.eval_during_train:
@@ -269,6 +278,12 @@ class Parts:
         precision = self.precision if is_small else None
         return evaluate(model, self.eval_loader, self.eval_loss, self.eval_metric, precision)
 
+    def close(self) -> None:
+        """End the processes that read images."""
+        for name in ("train_loader", "eval_loader"):
+            if name in vars(self):
+                vars(self)[name].close()
+
     def _metric(self, name: str, calls: list[Call] | None) -> CombinedMetric | None:
         with _blamed_on(self.config.call, f"Metric.{name}"):
             return None if calls is None else CombinedMetric([call() for call in calls])
@@ -284,7 +299,7 @@ class Parts:
         if self.class_num is not None:
             dataset.check_labels(self.class_num)
         with _blamed_on(source, f"DataLoader.{name}.dataset"):
-            self._try_image(dataset, name)
+            self._try_image(dataset, name, settings.on_bad_sample == "skip")
         labels = {"labels": dataset.labels} if "labels" in parameters_of(settings.sampler.target) else {}
         with _blamed_on(settings.sampler, f"DataLoader.{name}.sampler"):
             sampler = settings.sampler(
@@ -295,6 +310,11 @@ class Parts:
                 pad=is_train,
                 **labels,
             )
+        if getattr(sampler, "gives_sizes", False) and not getattr(dataset, "takes_sizes", False):
+            raise ConfigError(
+                f"{settings.sampler.where}: DataLoader.{name}.sampler: {settings.sampler.name} draws sizes, which "
+                f"{source.name} does not take; write MultiScaleDataset"
+            )
         if sampler.drop_last and not is_train:
             logger.warning("DataLoader.%s.sampler.drop_last is true: the last images are not evaluated", name)
         global_batch_size = sampler.batch_size * dist.world_size()
@@ -303,12 +323,49 @@ class Parts:
                 f"DataLoader.{name}.sampler: {len(dataset)} images do not fill one batch of "
                 f"{global_batch_size} and drop_last is true; make the batch smaller"
             )
+        finish = dataset.pipeline.finish() if isinstance(dataset, ImageDataset) else Finish([], is_channel_first=True)
+        if settings.dataset.batch_transform_ops:
+            finish.batch_ops = self._batch_ops(settings.dataset.batch_transform_ops)
         workers = settings.loader
-        return Loader(dataset, sampler, workers.num_workers, workers.use_shared_memory, self.settings.seed)
+        return Loader(
+            dataset,
+            sampler,
+            workers.num_workers,
+            workers.use_shared_memory,
+            self.settings.seed,
+            workers.prefetch_factor,
+            workers.timeout,
+            finish,
+            bad_samples=self._bad_samples(settings, dataset, name),
+            is_train=is_train,
+        )
 
-    def _try_image(self, dataset: Any, name: str) -> None:
+    def _batch_ops(self, calls: list[Call]) -> BatchOps:
+        if self.class_num is None:
+            raise ConfigError("Arch.class_num: not known, and batch_transform_ops makes labels of so many classes")
+        ops = []
+        for call in calls:
+            with _blamed_on(call, "DataLoader.Train.dataset.batch_transform_ops"):
+                ops.append(call(class_num=self.class_num))
+        return BatchOps(ops, self.class_num, self.settings.seed, dist.rank())
+
+    def _bad_samples(self, settings: LoaderSettings, dataset: Any, name: str) -> BadSamples | None:
+        if settings.on_bad_sample == "error":
+            return None
+        share = math.ceil(len(dataset) / dist.world_size())
+        return BadSamples(dataset, share, settings.max_bad_fraction, name, report_of(dist.rank(), self.output_dir))
+
+    def _try_image(self, dataset: Any, name: str, may_skip: bool) -> None:
         """Read one image: a wrong folder is found now, not when the evaluation after the first epoch starts."""
-        image, _ = dataset.sample(0, SampleRng(self.settings.seed, 1, 0))
+        image = None
+        for index in range(min(MAX_TRIED, len(dataset))):
+            try:
+                image, _ = dataset.sample(index, SampleRng(self.settings.seed, 1, index))
+                break
+            except DataError:
+                if not may_skip or index == min(MAX_TRIED, len(dataset)) - 1:
+                    raise
+        assert image is not None
         if image.dtype != "float32":
             raise ConfigError(
                 f"DataLoader.{name}.dataset.transform_ops: end in {image.dtype} images, but a model takes float32; "
