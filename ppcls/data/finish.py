@@ -57,7 +57,8 @@ class Finish:
             channel_first = images if self.is_channel_first else functional.channels_first(images)
             # Without a copy where the batch is new memory; what workers made is memory that they use again.
             finished = self._finished(channel_first)
-            tensor = paddle.to_tensor(images) if finished is images else paddle.from_dlpack(finished)
+            is_new = not np.may_share_memory(finished, images)
+            tensor = paddle.from_dlpack(finished) if is_new else paddle.to_tensor(finished)
         label_tensor = paddle.to_tensor(labels)
         return self.batch_ops(tensor, label_tensor, epoch, batch) if self.batch_ops else (tensor, label_tensor)
 

@@ -19,6 +19,7 @@ from ppcls.utils import dist
 from ppcls.utils.errors import DataError
 from ppcls.utils.logger import logger
 from ppcls.utils.machine import usable_cores
+from ppcls.utils.memory import keep_freed_memory
 
 Batch = tuple[paddle.Tensor, paddle.Tensor]
 """(images [N, C, H, W] of the dtype that the operations end in, labels int64 [N])."""
@@ -27,6 +28,8 @@ Finish = Callable[[np.ndarray, np.ndarray, int, int], Batch]
 """(images, labels, epoch from 1 on, batch of the epoch from 0 on) -> tensors; it must copy what it keeps."""
 
 MAX_DEFAULT_WORKERS = 8
+SAMPLES_AT_ONCE = 1024
+"""Of those small images that a data set makes many at a time."""
 
 
 class Loader:
@@ -133,7 +136,7 @@ class Loader:
         if self.num_workers:
             batches = self._workers().run(tasks, finish)
         else:
-            batches = (finish(positions, self._made_here(positions)) for positions in tasks)
+            batches = (finish(positions, made) for positions, made in self._make_here(tasks))
         return (batch for batch in batches if batch is not None)
 
     def _workers(self) -> WorkerPool:
@@ -150,6 +153,19 @@ class Loader:
                 partial(_take_deadly, self.bad_samples),
             )
         return self._pool
+
+    def _make_here(self, tasks: Iterator[list[Position]]) -> Iterator[tuple[list[Position], Made]]:
+        keep_freed_memory()
+        if not getattr(self.dataset, "makes_batches", False):
+            yield from ((positions, self._made_here(positions)) for positions in tasks)
+            return
+        # A thousand small images at once cost little more than a hundred.
+        for group in _groups(tasks, SAMPLES_AT_ONCE):
+            made = self._made_here([position for positions in group for position in positions])
+            assert made.images is not None and made.labels is not None
+            ends = np.cumsum([len(positions) for positions in group])[:-1]
+            for positions, *arrays in zip(group, np.split(made.images, ends), np.split(made.labels, ends)):
+                yield positions, Made(*arrays)
 
     def _made_here(self, positions: list[Position]) -> Made:
         try:
@@ -171,6 +187,18 @@ class Loader:
         if self.bad_samples is not None:
             for index, reason in bad:
                 self.bad_samples.note(index, reason)
+
+
+def _groups(tasks: Iterator[list[Position]], num_samples: int) -> Iterator[list[list[Position]]]:
+    """Batches in groups of so many samples or a few more; what is left makes the last group."""
+    group: list[list[Position]] = []
+    for positions in tasks:
+        group.append(positions)
+        if sum(map(len, group)) >= num_samples:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _named(dataset: Any, index: int, problem: str) -> str:

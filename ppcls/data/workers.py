@@ -31,6 +31,7 @@ from ppcls.utils import dist
 from ppcls.utils.errors import DataError
 from ppcls.utils.logger import logger
 from ppcls.utils.machine import available_memory
+from ppcls.utils.memory import keep_freed_memory
 
 POLL_SECONDS = 0.5
 """How often a wait looks whether a worker makes no progress."""
@@ -501,6 +502,7 @@ def _work(
     paddle.disable_signal_handler()  # it would write a page about each signal; the parent has a line
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)  # each worker is one of several: OpenCV's own threads would compete with the others'
+    keep_freed_memory()
     for other in foreign:
         other.close()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -74,6 +74,7 @@ class Engine:
         """
         self._refuse_bundle("trained")
         with ExitStack() as stack:
+            stack.callback(self.parts.close)
             with dist.together():
                 ensure_writable(self.parts.output_dir)
                 if dist.is_main() or self.settings.save_on_all_ranks:
@@ -124,7 +125,8 @@ class Engine:
         self._start_log("eval.log")
         _ = self.parts.eval_loader  # before the model: its labels are checked
         self._require_trained("evaluated")
-        metrics = self.parts.evaluate()
+        with closing(self.parts):
+            metrics = self.parts.evaluate()
         log_evaluation("[Eval]", metrics)
         if not all(map(math.isfinite, metrics.values())):
             raise NumericsError("the figures are not finite; the weights are damaged, or their training diverged")

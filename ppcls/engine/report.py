@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ppcls.data.doubts import doubts
 from ppcls.data.loader import Loader
 from ppcls.deploy.bundle import LABEL_ARGUMENTS, LABELS
 from ppcls.engine.parts import Parts
@@ -29,10 +30,16 @@ def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
     logger.info("model    %s, %s parameters, %.3f GMACs for a %s image", name, f"{num_parameters:,}", macs / 1e9, shape)
     for split, loader in loaders.items():
         dataset = loader.dataset
-        logger.info("%-8s %s images of %d classes", split.lower(), f"{len(dataset):,}", dataset.num_classes)
+        workers = f", read by {_counted(loader.num_workers, 'worker')}" if loader.num_workers else ""
+        size = f"{len(dataset):,}"
+        logger.info("%-8s %s images of %d classes%s", split.lower(), size, dataset.num_classes, workers)
         largest = len(dataset.class_counts) - 1
         if split == "Train" and parts.class_num is not None and largest < parts.class_num - 1:
             logger.warning("Arch.class_num is %d, but the training labels end at %d", parts.class_num, largest)
+    if dist.is_main():
+        evaluated = loaders.get("Eval")
+        for doubt in doubts(parts.train_loader.dataset, evaluated.dataset if evaluated else None):
+            logger.warning("%s", doubt)
     processes = dist.world_size()
     batch = parts.train_loader.batch_size
     logger.info("device   %s, %s", device, _counted(processes, "process", "processes"))
