@@ -9,9 +9,9 @@ from ppcls.optimizer.schedule import (
     Linear,
     MultiStepDecay,
     Piecewise,
-    Schedule,
     Step,
 )
+from ppcls.optimizer.timeline import Schedule
 
 __all__ = [
     "ConstLR",

@@ -10,7 +10,8 @@ from typing import Any
 import paddle
 
 from ppcls.config.registry import OPTIMIZERS, Call
-from ppcls.optimizer.schedule import Constant, Schedule
+from ppcls.optimizer.schedule import Constant
+from ppcls.optimizer.timeline import Schedule
 from ppcls.optimizer.weight_decay import decays_unless, exempt_from_regularization, exempt_parameters
 
 logger = logging.getLogger("ppcls")

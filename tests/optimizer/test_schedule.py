@@ -10,7 +10,8 @@ import paddle
 import pytest
 
 from ppcls.config.registry import SCHEDULES
-from ppcls.optimizer.schedule import Constant, ConstLR, Cosine, Linear, MultiStepDecay, Piecewise, Schedule, Step
+from ppcls.optimizer.schedule import Constant, ConstLR, Cosine, Linear, MultiStepDecay, Piecewise, Step
+from ppcls.optimizer.timeline import Schedule
 
 NAMES = ["Constant", "ConstLR", "Piecewise", "Step", "MultiStepDecay", "Cosine", "Linear"]
 
