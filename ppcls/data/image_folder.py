@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated
 
 import numpy as np
@@ -66,7 +66,7 @@ def find_classes(root: str) -> tuple[list[str], list[str], np.ndarray]:
     labels: list[int] = []
     empty = []
     for label, name in enumerate(entries):
-        found = sorted(_images_under(os.path.join(root, name)))
+        found = sorted(path for path in files_under(os.path.join(root, name)) if path.lower().endswith(ENDINGS))
         paths += found
         labels += [label] * len(found)
         if not found:
@@ -77,8 +77,12 @@ def find_classes(root: str) -> tuple[list[str], list[str], np.ndarray]:
     return entries, paths, np.array(labels, np.int64)
 
 
-def _images_under(folder: str) -> list[str]:
-    paths = []
+def files_under(folder: str) -> Iterator[str]:
+    """Give the paths of all files below a folder, links followed, without names that start with a dot.
+
+    Raises:
+        DataError: a folder cannot be read, or a link leads back; names it.
+    """
     seen: set[str] = set()
     for directory, _, names in os.walk(folder, followlinks=True, onerror=_refuse):
         real = os.path.realpath(directory)
@@ -86,8 +90,7 @@ def _images_under(folder: str) -> list[str]:
         if real in seen or os.path.realpath(folder).startswith(real + os.sep):
             raise DataError(f"{directory}: a link leads back to a folder that is read already; remove it")
         seen.add(real)
-        paths += [os.path.join(directory, name) for name in names if name[0] != "." and name.lower().endswith(ENDINGS)]
-    return paths
+        yield from (os.path.join(directory, name) for name in names if name[0] != ".")
 
 
 def _refuse(error: OSError) -> None:
