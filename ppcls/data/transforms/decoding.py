@@ -9,8 +9,8 @@ import stat
 import cv2
 import numpy as np
 
+from ppcls.data.transforms.image_header import PNG_IMAGE_CHUNKS, PNG_START, png_chunks, read_header
 from ppcls.data.transforms.image_header import image_size as image_size
-from ppcls.data.transforms.image_header import read_header
 from ppcls.utils.errors import DataError
 
 REDUCTIONS = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4}
@@ -44,22 +44,34 @@ def decode_image(source: bytes | str | os.PathLike, name: str | None = None, red
         name = name or os.fspath(source)
         source = read_file(source)
     name = name or "image"
-    height, width, orientation, kind = read_header(source, name)
+    header = read_header(source, name)
     flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    if kind == "JPEG":
+    if header.kind == "JPEG":
         flags |= REDUCTIONS[reduce]
     else:
         reduce = 1
+    if header.alpha_at:
+        # Called a channel without a meaning, it is left out; libtiff would blend the colours with black.
+        source = source[: header.alpha_at] + bytes(2) + source[header.alpha_at + 2 :]
+    if header.has_more:
+        # OpenCV 5.0 can crash on the frames of a damaged animation, and warns on stderr of profiles.
+        chunks = [source[start:end] for kind, start, end in png_chunks(source) if kind in PNG_IMAGE_CHUNKS]
+        source = b"".join([PNG_START, *chunks])
     try:
-        image = cv2.imdecode(np.frombuffer(source, np.uint8), flags)
+        if header.kind == "AVIF":
+            # OpenCV 5.0 gives one with transparency in BGR whatever it is asked for.
+            image = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR_BGR)
+            image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        else:
+            image = cv2.imdecode(np.frombuffer(source, np.uint8), flags)
     except cv2.error as error:
         raise DataError(f"{name}: cannot be decoded ({error.err})") from error
     if image is None:
         raise DataError(f"{name}: cannot be decoded; the file is damaged, cut off, or of a kind that OpenCV lacks")
-    if kind == "TIFF" and orientation > 4:
-        # libtiff has turned the image by itself.
-        height, width, orientation = width, height, 1
-    elif kind == "TIFF":
+    height, width, orientation = header[:3]
+    if header.kind == "TIFF":
+        # libtiff has turned it already.
+        height, width = (width, height) if orientation > 4 else (height, width)
         orientation = 1
     if image.shape[:2] != (-(-height // reduce), -(-width // reduce)):
         raise DataError(f"{name}: damaged, its header says {width} x {height}, its image is of another size")

@@ -7,11 +7,11 @@ import io
 import re
 import struct
 import warnings
+from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
 from PIL import Image
-from PIL.TiffImagePlugin import IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from ppcls.utils.errors import DataError
 
@@ -24,22 +24,36 @@ MAX_SCANS = 64
 MAX_SEGMENTS = 10_000
 """How many segments a JPEG may have before its image; a file of nothing else would be walked for seconds."""
 
-IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*", b"MM\x00*")
+IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*", b"MM\x00*", b"II+\x00", b"MM\x00+")
 """The first bytes of JPEG, PNG, GIF, BMP, WebP and TIFF files."""
 
-PILLOW_KINDS = ("GIF", "BMP", "WEBP", "TIFF", "AVIF", "JPEG2000", "PPM")
-"""The kinds, by Pillow's names, whose headers Pillow reads; JPEG and PNG are read here."""
+PILLOW_KINDS = ("GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "PPM")
+"""The kinds, by Pillow's names, whose headers Pillow reads; JPEG, PNG and TIFF are read here."""
 
 JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
+TIFF_STARTS = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
+PNG_IMAGE_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 EXIF_START = b"Exif\x00\x00"
-ORIENTATION_TAG = 0x0112
 
 # Any number of fill bytes, then a marker that is followed by a length: not a stuffed zero, TEM, RST or SOI.
 _JPEG_MARKER = re.compile(rb"\xff([^\x00\x01\xd0-\xd8\xff])")
 _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
+
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 0x100, 0x101, 0x102, 0x106, 0x112
+_TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 0x142, 0x143, 0x152, 0x153
+_TAGS = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION}
+_TAGS |= {_TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES, _SAMPLE_FORMAT}
+_RGB = 2
+_NOT_UNSIGNED = {2, 3, 5, 6}
+_INTEGER_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}
+MAX_TIFF_VALUES = 16
+"""How many numbers of one tag are looked at: one per channel, and pictures have no more than five."""
+
+# What reading a damaged header raises, here and in Pillow.
+_DAMAGE = (OSError, EOFError, ValueError, SyntaxError, OverflowError, LookupError, RuntimeError, struct.error)
 
 # MAX_PIXELS refuses these images with an error of one line; Pillow's warning would stand beside it.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -53,12 +67,20 @@ class Header(NamedTuple):
         width: in pixels, as stored.
         orientation: 1 to 8 as EXIF counts them: how the stored rows and columns have to be turned.
         kind: the file format, by Pillow's name.
+        alpha_at: where a TIFF in RGB states that a further channel is transparency; 0 where none is.
+        has_more: a PNG in which there is something besides its image, as text, a profile, or further frames.
     """
 
     height: int
     width: int
     orientation: int
     kind: str
+    alpha_at: int = 0
+    has_more: bool = False
+
+
+class _RefusedError(Exception):
+    """A header that is intact, of an image that is not decoded; says why."""
 
 
 def image_size(data: bytes, name: str = "image") -> tuple[int, int]:
@@ -93,11 +115,15 @@ def read_header(data: bytes, name: str = "image") -> Header:
             header = _jpeg_header(data)
         elif start == PNG_START:
             header = _png_header(data)
+        elif start.startswith(TIFF_STARTS):
+            header = _tiff_header(data)
         else:
             header = _pillow_header(data)
+    except _RefusedError as error:
+        raise DataError(f"{name}: {error}") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: more than the {MAX_PIXELS} pixels that are decoded; shrink it") from error
-    except (OSError, ValueError, SyntaxError, OverflowError, LookupError, struct.error) as error:
+    except _DAMAGE as error:
         if start.startswith(IMAGE_STARTS):
             raise DataError(f"{name}: damaged or cut off, its header cannot be read") from error
         raise DataError(f"{name}: not an image; the file starts with {start!r}") from error
@@ -122,7 +148,7 @@ def _jpeg_header(data: bytes) -> Header:
             if height == 0 or width == 0:
                 break
             if marker in _PROGRESSIVE and bytes(data).count(b"\xff\xda") > MAX_SCANS:
-                break
+                raise _RefusedError(f"a progressive JPEG of more than {MAX_SCANS} scans takes too long; encode it anew")
             return Header(height, width, orientation, "JPEG")
         if marker in (_START_OF_SCAN, _END_OF_IMAGE):
             break
@@ -140,30 +166,53 @@ def _png_header(data: bytes) -> Header:
         raise ValueError("a PNG without a size")
     if width * height > MAX_PIXELS:
         return Header(height, width, 1, "PNG")
-    position, orientation = 8, 1
-    while kind != b"IEND":
-        length, kind = struct.unpack_from(">I4s", data, position)
+    orientation, has_more = 1, False
+    for kind, start, end in png_chunks(data):
+        has_more |= kind not in PNG_IMAGE_CHUNKS
         if kind == b"eXIf":
-            orientation = exif_orientation(data[position + 8 : position + 8 + length])
-        position += 12 + length
-    if position > len(data):
-        raise ValueError("cut off")
-    return Header(height, width, orientation, "PNG")
+            orientation = exif_orientation(data[start + 8 : end - 4])
+    return Header(height, width, orientation, "PNG", has_more=has_more)
+
+
+def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
+    """Yield the kind, start and end of each chunk of a PNG up to its last (PNG specification, section 5.3).
+
+    Raises:
+        ValueError, struct.error: the file is cut off.
+    """
+    kind, end = b"", 8
+    while kind != b"IEND":
+        start = end
+        length, kind = struct.unpack_from(">I4s", data, start)
+        end = start + length + 12
+        if end > len(data):
+            raise ValueError("cut off")
+        yield kind, start, end
+
+
+def _tiff_header(data: bytes) -> Header:
+    """Read the first page's size (TIFF 6.0, sections 2 and 8), and whether it holds what a picture holds."""
+    tags, places = _tiff_tags(data)
+    (width, *_), (height, *_) = tags[_WIDTH], tags[_HEIGHT]
+    if height == 0 or width == 0:
+        raise ValueError("a TIFF without a size")
+    if max(tags.get(_BITS, (1,))) > 16 or not _NOT_UNSIGNED.isdisjoint(tags.get(_SAMPLE_FORMAT, ())):
+        raise _RefusedError("a TIFF of other numbers than up to 16 bits without sign; convert it to 8 bits")
+    tile_width, tile_height = tags.get(_TILE_WIDTH, (0,))[0], tags.get(_TILE_HEIGHT, (0,))[0]
+    if tile_width * tile_height > MAX_PIXELS:
+        raise _RefusedError(f"tiles of more than the {MAX_PIXELS} pixels that are decoded; shrink them")
+    orientation = tags.get(_ORIENTATION, (1,))[0]
+    has_alpha = tags.get(_PHOTOMETRIC) == (_RGB,) and tags.get(_EXTRA_SAMPLES) in ((1,), (2,))
+    alpha_at = places[_EXTRA_SAMPLES] if has_alpha else 0
+    return Header(height, width, orientation if orientation in range(1, 9) else 1, "TIFF", alpha_at)
 
 
 def _pillow_header(data: bytes) -> Header:
     """Let Pillow read a header of any other kind; it reads no pixels here."""
     with Image.open(io.BytesIO(data), formats=_installed_kinds()) as image:
         width, height = image.size
-        if not isinstance(image, TiffImageFile):
-            orientation = exif_orientation(image.info.get("exif", b"").removeprefix(EXIF_START))
-            return Header(height, width, orientation, str(image.format))
-        orientation = image.tag_v2.get(ORIENTATION_TAG, 1)
-        if orientation not in range(1, 9):
-            orientation = 1
-        # Newer Pillows give the size after turning.
-        height, width = image.tag_v2[IMAGELENGTH], image.tag_v2[IMAGEWIDTH]
-        return Header(height, width, orientation, "TIFF")
+        orientation = exif_orientation(image.info.get("exif", b"").removeprefix(EXIF_START))
+        return Header(height, width, orientation, str(image.format))
 
 
 @cache
@@ -179,17 +228,33 @@ def exif_orientation(exif: bytes) -> int:
     Args:
         exif: from its byte order, ``II`` or ``MM``, on.
     """
-    order = {b"II": "<", b"MM": ">"}.get(bytes(exif[:2]))
-    if order is None:
-        return 1
     try:
-        (directory,) = struct.unpack_from(f"{order}I", exif, 4)
-        (num_entries,) = struct.unpack_from(f"{order}H", exif, directory)
-        for entry in range(directory + 2, directory + 2 + 12 * num_entries, 12):
-            tag, kind = struct.unpack_from(f"{order}HH", exif, entry)
-            if tag == ORIENTATION_TAG:
-                (stated,) = struct.unpack_from(f"{order}{'I' if kind == 4 else 'H'}", exif, entry + 8)
-                return stated if 1 <= stated <= 8 else 1
-    except struct.error:
+        tags, _ = _tiff_tags(exif)
+    except _DAMAGE:
         return 1
-    return 1
+    (stated, *_) = tags.get(_ORIENTATION, (1,))
+    return stated if stated in range(1, 9) else 1
+
+
+def _tiff_tags(data: bytes) -> tuple[dict[int, tuple[int, ...]], dict[int, int]]:
+    """Return the numbers that the first directory of a TIFF, or of EXIF, which is one, states, and where; by tag."""
+    order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
+    is_big = 43 in data[2:4]
+    count_code, offset_code, entry_size, start = ("Q", "Q", 20, 8) if is_big else ("H", "I", 12, 4)
+    offset_size = struct.calcsize(offset_code)
+    (position,) = struct.unpack_from(order + offset_code, data, start)
+    (num_entries,) = struct.unpack_from(order + count_code, data, position)
+    position += struct.calcsize(count_code)
+    tags: dict[int, tuple[int, ...]] = {}
+    places: dict[int, int] = {}
+    for entry in range(position, position + num_entries * entry_size, entry_size):
+        tag, kind, num_values = struct.unpack_from(f"{order}HH{offset_code}", data, entry)
+        code = _INTEGER_CODES.get(kind)
+        if tag not in _TAGS or tag in tags or code is None or num_values == 0:
+            continue
+        place = entry + entry_size - offset_size
+        if num_values * struct.calcsize(code) > offset_size:
+            (place,) = struct.unpack_from(order + offset_code, data, place)
+        tags[tag] = struct.unpack_from(f"{order}{min(num_values, MAX_TIFF_VALUES)}{code}", data, place)
+        places[tag] = place
+    return tags, places
