@@ -62,7 +62,10 @@ class CELoss(paddle.nn.Layer):
                 f"labels of {labels.dtype} {shape} do not fit logits {[num_samples, class_num]}; "
                 f"give int64 [{num_samples}], or soft labels [{num_samples}, {class_num}]"
             )
+        # In half precision the shares of a thousand classes would no longer sum up to 1.
+        logits = logits if logits.dtype == paddle.float64 else logits.astype("float32")
+        soft_labels = soft_labels.astype(logits.dtype)
         if self.epsilon is not None:
             soft_labels = F.label_smooth(soft_labels, epsilon=self.epsilon)
-        loss = F.cross_entropy(logits, soft_labels.astype(logits.dtype), soft_label=True, reduction=self.reduction)
+        loss = F.cross_entropy(logits, soft_labels, soft_label=True, reduction=self.reduction)
         return {"CELoss": loss.reshape([num_samples]) if self.reduction == "none" else loss}

@@ -58,6 +58,17 @@ def test_soft_labels_are_smoothed_too():
     assert run(CELoss(epsilon=0.2), SOFT_LABELS) == pytest.approx(expected, rel=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("epsilon", [None, 0.1])
+def test_soft_labels_of_many_classes_keep_their_shares_in_half_precision(dtype, epsilon):
+    # Whole numbers are the same in every type, so only the labels could lose something.
+    logits = np.random.RandomState(0).randint(-8, 9, (4, 1000)).astype("float64")
+    soft_labels = np.random.RandomState(1).dirichlet(np.full(1000, 0.01), 4)
+    smooth = soft_labels if epsilon is None else 0.9 * soft_labels + 0.1 / 1000
+    loss = CELoss(epsilon=epsilon)(paddle.to_tensor(logits).astype(dtype), paddle.to_tensor(soft_labels))["CELoss"]
+    assert float(loss) == pytest.approx(cross_entropy_by_row(logits, smooth).mean(), rel=1e-5)
+
+
 @pytest.mark.parametrize("labels", [LABELS, SOFT_LABELS])
 def test_reductions(labels):
     soft_labels = np.eye(3)[labels] if labels.ndim == 1 else labels
