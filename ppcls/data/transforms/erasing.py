@@ -307,8 +307,9 @@ class GridMask(Transform):
         if params.degrees:
             # Turned about the middle, the way `rotate` turns an image.
             cos, sin = math.cos(math.radians(params.degrees)), math.sin(math.radians(params.degrees))
-            y, x = rows - (height - 1) / 2, columns - (width - 1) / 2
-            rows, columns = np.round(sin * x + cos * y), np.round(cos * x - sin * y)
+            middle_y, middle_x = (height - 1) / 2, (width - 1) / 2
+            y, x = rows - middle_y, columns - middle_x
+            rows, columns = np.round(sin * x + cos * y + middle_y), np.round(cos * x - sin * y + middle_x)
         in_bar = (rows - params.top) % params.period < params.width
         in_bar = in_bar | ((columns - params.left) % params.period < params.width)
         image = image.copy()
