@@ -67,10 +67,13 @@ def main() -> None:
 def entry(target: Callable[..., Any]) -> Iterator[str]:
     """The lines for one callable: its parameters with their defaults, and what it is."""
     from ppcls.config.annotation import parameters_of
+    from ppcls.config.registry import is_each_key
 
     given = runtime()
     texts = [
-        name if item.default is item.empty else f"{name}={shown(item.default)}"
+        # The keys are names of operations or the like, not this one.
+        (f"<{name}>" if is_each_key(item.annotation) else name)
+        + ("" if item.default is item.empty else f"={shown(item.default)}")
         for name, item in parameters_of(target).items()
         if name not in given.get(target, ())
     ]

@@ -98,6 +98,11 @@ def test_what_the_framework_supplies_is_not_listed(tool):
     assert "learning_rate" in out
 
 
+def test_a_block_whose_keys_are_names_is_told_apart(tool):
+    _, out, _ = tool("list.py", "OpSampler")
+    assert "OpSampler(<ops>)" in out
+
+
 def test_a_part_of_a_name_lists_what_contains_it(tool):
     _, out, _ = tool("list.py", "crop")
     names = [line.strip().partition("(")[0] for line in out.splitlines() if line.startswith("  ") and line[2] != " "]
