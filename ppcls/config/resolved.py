@@ -24,6 +24,32 @@ def resolved_text(call: Call, origins: bool = False) -> str:
     return "\n".join(shown) + "\n"
 
 
+def short_text(call: Call) -> str:
+    """A part with what the file says of it, defaults left out, in one line of YAML."""
+    named = call.kwargs[call.inline] if call.inline else call
+    settings = ", ".join(_given(call))
+    return f"{named.name}: {{{settings}}}" if settings else named.name
+
+
+def _given(call: Call) -> Iterator[str]:
+    if call.inline:
+        yield from _given(call.kwargs[call.inline])
+    parameters = parameters_of(call.target)
+    for key, value in call.kwargs.items():
+        if key in parameters and is_each_key(parameters[key].annotation):
+            yield from map(short_text, value)
+        elif key != call.inline:
+            yield f"{key}: {_short(value)}"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Call):
+        return short_text(value)
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_short, value))}]"
+    return f"{value:g}" if isinstance(value, float) else _scalar(value)
+
+
 def _mapping(call: Call, indent: int) -> Iterator[tuple[int, str, str]]:
     yield from _lines(call, list(_entries(call)), indent)
 

@@ -9,7 +9,7 @@ import yaml
 from ppcls import arch, data, loss, metric, optimizer  # noqa: F401
 from ppcls.config import load_config
 from ppcls.config.load import REPOSITORY
-from ppcls.config.resolved import resolved_text
+from ppcls.config.resolved import resolved_text, short_text
 
 PADDLECLAS = Path(__file__).parent / "densenet121_paddleclas.yaml"
 SHIPPED = [path for path in sorted((REPOSITORY / "configs").glob("**/*.yaml")) if "_base_" not in path.parts]
@@ -91,3 +91,23 @@ def test_each_value_is_followed_by_where_it_comes_from(write):
 
 def test_without_origins_there_are_no_comments(write):
     assert "#" not in resolved_text(load_config(write(TINY)).call)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["RandFlipImage", "NormalizeImage: {scale: 0.5, mean: [0.5, 0.4, 0.3], order: ''}", "RandCropImage: {size: 224}"],
+)
+def test_a_part_in_one_line_is_what_the_file_says(write, text):
+    loader = "{sampler: {name: DistributedBatchSampler, batch_size: 8}, dataset: {name: ImageNetDataset, "
+    loader += "image_root: x, cls_label_path: y, transform_ops: [%s]}}"
+    train = load_config(write(TINY), ["DataLoader.Train=" + loader % text]).DataLoader.Train
+    (call,) = train.dataset.source.kwargs["transform_ops"]
+    assert short_text(call) == text
+
+
+def test_a_part_with_parts_in_it_is_told_as_the_file_has_it(write):
+    text = "OpSampler: {MixupOperator: {alpha: 0.8, prob: 0.5}, CutmixOperator: {prob: 0.25}}"
+    loader = "{sampler: {name: DistributedBatchSampler, batch_size: 8}, dataset: {name: ImageNetDataset, "
+    loader += "image_root: x, cls_label_path: y, batch_transform_ops: [%s]}}"
+    train = load_config(write(TINY), ["DataLoader.Train=" + loader % text]).DataLoader.Train
+    assert short_text(train.dataset.batch_transform_ops[0]) == text
