@@ -80,7 +80,8 @@ class BatchMaker:
         deadly = deadly or {}
         if getattr(self.dataset, "makes_batches", False) and not deadly and positions[0].size is None:
             at(positions[0].index)
-            indices, draws = np.array([(position.index, position.draw) for position in positions], np.int64).T
+            indices = np.fromiter((position.index for position in positions), np.int64, len(positions))
+            draws = np.fromiter((position.draw for position in positions), np.int64, len(positions))
             return Made(*self.dataset.samples(indices, BatchRng(self.seed, positions[0].epoch, draws)))
         made = Made(None, None)
         count = 0

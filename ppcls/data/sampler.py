@@ -156,7 +156,7 @@ class DistributedBatchSampler(Sampler):
                 chosen = order[head : head + self.batch_size]
             else:
                 chosen = self._share(order[num_full * self._global_batch_size :], order)
-            yield [Position(epoch, int(index)) for index in chosen]
+            yield [Position(epoch, index) for index in chosen.tolist()]
 
     def _share(self, remainder: np.ndarray, order: np.ndarray) -> np.ndarray:
         """Return what this rank takes of the samples that do not fill a global batch."""

@@ -87,9 +87,7 @@ class NormalizeImage(Transform):
     def finish(self, images: Any) -> Any:
         """Return the normalized batch: the same numbers as image by image."""
         if isinstance(images, np.ndarray):
-            normalized = np.multiply(images, self._scale, dtype=np.float32)
-            normalized -= self._mean_chw
-            normalized /= self._std_chw
+            normalized = functional.normalize(images, self._scale, self._mean_chw, self._std_chw)
             if self.channel_num == 4:
                 normalized = np.pad(normalized, [(0, 0), (0, 1), (0, 0), (0, 0)])
             return normalized.astype(np.float16) if self.output_fp16 else normalized
@@ -206,12 +204,16 @@ class Normalize(Transform):
             image = np.flip(image, channel_axis)
         return (image - self._mean_chw.reshape(shape)) / self._std_chw.reshape(shape)
 
+    @property
+    def runs_on_device(self) -> bool:
+        """Whether no channel goes to the place of another."""
+        return not self.to_rgb
+
     def finish(self, images: Any) -> Any:
         """Return the normalized batch."""
         if isinstance(images, np.ndarray):
-            return ((np.flip(images, 1) if self.to_rgb else images) - self._mean_chw) / self._std_chw
-        mean, std = paddle.to_tensor(self._mean_chw), paddle.to_tensor(self._std_chw)
-        return ((images.flip(1) if self.to_rgb else images).astype("float32") - mean) / std
+            return (images - self._mean_chw) / self._std_chw
+        return (images.astype("float32") - paddle.to_tensor(self._mean_chw)) / paddle.to_tensor(self._std_chw)
 
 
 def _per_channel(name: str, value: float | list[float]) -> np.ndarray:

@@ -56,7 +56,8 @@ class Transform:
     def finish(self, images: Any) -> Any:
         """Return a batch [N, C, H, W], array or tensor, with every pixel as `apply` makes it.
 
-        For operations that change each pixel by itself, and never the layout: that is settled before.
+        For operations that change each level by itself, in each channel by its own rule, and never the layout: that
+        is settled before.
         """
         raise NotImplementedError
 
