@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import mmap
 import os
@@ -46,6 +47,7 @@ NO_MEMORY = 71
 """The exit code of a worker that ran out of memory."""
 
 _IDLE = -1
+_PR_SET_PDEATHSIG = 1
 _T = TypeVar("_T")
 
 
@@ -418,9 +420,10 @@ class WorkerPool:
         context = get_context("fork")
         ours, theirs = context.Pipe()
         foreign = [worker.pipe for worker in self._workers if not worker.pipe.closed] + [ours]
+        is_main_thread = threading.current_thread() is threading.main_thread()
         process = context.Process(
             target=_work,
-            args=(self._make, theirs, foreign, number, self._board, self._slots, os.getpid()),
+            args=(self._make, theirs, foreign, number, self._board, self._slots, os.getpid(), is_main_thread),
             name=f"ppcls worker {number}",
             daemon=True,
         )
@@ -497,6 +500,7 @@ def _work(
     board: _Board,
     slots: SharedSlots | None,
     parent: int,
+    is_main_thread: bool,
 ) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
     paddle.disable_signal_handler()  # it would write a page about each signal; the parent has a line
@@ -505,7 +509,7 @@ def _work(
     keep_freed_memory()
     for other in foreign:
         other.close()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    _end_with(parent, is_main_thread)
     while True:
         try:
             task = pipe.recv()
@@ -520,11 +524,18 @@ def _work(
             return
 
 
-def _end_with(parent: int) -> None:
-    """End this process soon after the parent has ended, whatever it is doing."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os.kill(os.getpid(), signal.SIGKILL)
+def _end_with(parent: int, is_main_thread: bool) -> None:
+    """Let this process end when the parent has ended, whatever it is doing then."""
+    if is_main_thread and sys.platform == "linux":
+        # At once, also in a library that does not come back to Python. It counts the end of the thread that forked.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _result(
