@@ -322,3 +322,13 @@ def test_class_folders_that_the_training_set_lacks_are_found(folder):
 
 def test_every_kind_is_explained():
     assert set(KINDS) == set(FAULTS) | set(NOTES) and not set(FAULTS) & set(NOTES)
+
+
+def test_training_says_at_its_start_what_looks_wrong(tool, run_folder):
+    data = run_folder / "data"
+    add(data / "train.txt", "images/1/001.png 2\n")
+    add(data / "val.txt", "images/0/000.png 0\n")
+    code, out, _ = tool("train", "Global.epochs=1")
+    assert code == OK
+    assert f"such as 1 in {data}/train.txt:2 and 2 in {data}/train.txt:41" in out
+    assert f"DataLoader.Eval: 1 of 25 images are trained on too, such as that of {data}/val.txt:25" in out

@@ -14,7 +14,7 @@ FAULTS = {
     "damaged": "images that cannot be decoded",
     "conflict": "images that are listed again with another label",
     "conflicting_copy": "files of the same content with different labels",
-    "leak": "images that are trained on and in another list, too",
+    "leak": "images that are in two of the data sets, such as in those to train on and to evaluate on",
 }
 NOTES = {
     "empty_class": "classes without an image in a list that is not trained on",
