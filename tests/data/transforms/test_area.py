@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from ppcls.data.draft import DraftCrop
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms import CropWithPadding, RandomResizedCrop
 from ppcls.data.transforms.crop import CropParams
@@ -73,6 +74,19 @@ def test_interpolation_is_obeyed():
     np.testing.assert_array_equal(
         crop.apply(NOISE, params), cv2.resize(area, (16, 16), interpolation=cv2.INTER_NEAREST)
     )
+
+
+def test_the_area_may_be_cut_out_of_a_smaller_decoding():
+    # 400 x 300 at half its size: all of it, scaled to 100 x 75, is the same picture but for rounding.
+    rows, columns, channels = np.ogrid[:300, :400, :3]
+    smooth = np.rint(127.5 + 127.5 * np.sin(rows / 40 + channels) * np.cos(columns / 50)).astype("uint8")
+    half = cv2.resize(smooth, (200, 150), interpolation=cv2.INTER_AREA)
+    crop = RandomResizedCrop([75, 100])
+    assert isinstance(crop, DraftCrop)
+    whole = CropParams(0, 0, 300, 400, "bilinear")
+    assert crop.reduction(whole) == 4
+    difference = crop.apply(half, crop.scaled(whole, 0.5, 0.5)).astype(int) - crop.apply(smooth, whole)
+    assert np.abs(difference).max() <= 2
 
 
 def test_outside_the_area_is_filled():
