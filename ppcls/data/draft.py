@@ -10,6 +10,7 @@ import numpy as np
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms.decode import DecodeImage
 from ppcls.data.transforms.image_header import image_size
+from ppcls.data.transforms.jpeg_rows import may_be_cut, only_rows
 
 
 @runtime_checkable
@@ -25,22 +26,36 @@ class DraftCrop(Protocol):
     def scaled(self, params: object, vertical: float, horizontal: float) -> object:
         """Return the area in an image that is so many times as high and as wide."""
 
+    def rows(self, params: object) -> tuple[int, int]:
+        """Return the first row of the area, and the one behind its last."""
+
+    def moved_up(self, params: object, num_rows: int) -> object:
+        """Return the area in an image that lacks so many rows at its top."""
+
     def apply(self, image: np.ndarray, params: object) -> np.ndarray:
         """Return the area, scaled to the size wanted."""
 
 
 def decode_and_crop(data: bytes, decode: DecodeImage, crop: DraftCrop, rng: SampleRng) -> np.ndarray:
-    """Return what `crop` makes of an encoded image that `decode` decodes at a reduced scale where that is enough.
+    """Return what `crop` makes of an encoded image, of which `decode` decodes only what is needed for it.
 
-    The same area is drawn as after a full decode; where it is not shrunk twofold, the pixels are the same too.
+    The same area is drawn as after a full decode. With ``draft``, an area that is shrunk at least twofold is decoded at
+    a reduced scale; otherwise the pixels are the same too: of a JPEG made for it, only the area's rows are decoded.
 
     Raises:
         DataError: it is no intact image.
     """
+    if not decode.draft and not may_be_cut(data):
+        image = decode.apply(data, 1)
+        return crop.apply(image, crop.draw(rng, image))
     height, width = image_size(data)
     # An array of that shape without pixels.
     params = crop.draw(rng, np.broadcast_to(np.uint8(0), (height, width, 3)))
-    image = decode.apply(data, crop.reduction(params))
+    reduction = crop.reduction(params) if decode.draft else 1
+    if reduction == 1 and (part := only_rows(data, *crop.rows(params))) is not None:
+        data, num_rows_above = part
+        return crop.apply(decode.apply(data, 1), crop.moved_up(params, num_rows_above))
+    image = decode.apply(data, reduction)
     vertical, horizontal = image.shape[0] / height, image.shape[1] / width
     if vertical != 1.0 or horizontal != 1.0:
         params = crop.scaled(params, vertical, horizontal)

@@ -25,6 +25,8 @@ from ppcls.utils.errors import DataError, PeerError
 
 MAX_JPEG_SIDE = 65500
 """The longest side, in pixels, that libjpeg writes."""
+_BLOCK_WIDTH = 16
+"""Pixels from block to block where colour has half the resolution."""
 _TASK_IMAGES = 16
 _TASKS_AHEAD = 4
 
@@ -73,7 +75,8 @@ def shrunk(image: np.ndarray, short: int, quality: int) -> bytes:
     """Return uint8 RGB [H, W, 3] as a JPEG whose shorter side is ``short``.
 
     Colour at half the resolution and Huffman tables made for the image: of all JPEGs of a quality the one that decodes
-    fastest, 1.4 times as fast as with colour at full resolution; a progressive one takes three times as long.
+    fastest, 1.4 times as fast as with colour at full resolution; a progressive one takes three times as long. Each row
+    of blocks begins at a restart marker, which costs 3 bytes and lets `only_rows` leave out what a crop does not need.
 
     Raises:
         DataError: the longer side is longer than a JPEG's can be.
@@ -87,6 +90,7 @@ def shrunk(image: np.ndarray, short: int, quality: int) -> bytes:
     small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     how = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1]
     how += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+    how += [cv2.IMWRITE_JPEG_RST_INTERVAL, -(-size[0] // _BLOCK_WIDTH)]
     return cv2.imencode(".jpg", small[:, :, ::-1], how)[1].tobytes()
 
 

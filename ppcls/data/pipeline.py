@@ -30,7 +30,7 @@ class Pipeline:
         self._is_split = False
         first, second = (*self.ops, None, None)[:2]
         self._decodes = isinstance(first, DecodeImage)
-        self._drafts = self._decodes and first.draft and not first.channel_first and isinstance(second, DraftCrop)
+        self._crops_early = self._decodes and not first.channel_first and isinstance(second, DraftCrop)
 
     def finish(self) -> Finish:
         """Leave the last operations to what is returned, which does them on whole batches.
@@ -60,7 +60,7 @@ class Pipeline:
         """
         ops = self._ops
         if not isinstance(image, np.ndarray):
-            if self._drafts and rng is not None:
+            if self._crops_early and rng is not None:
                 image, ops = decode_and_crop(image, *ops[:2], rng), ops[2:]
             elif not self._decodes:
                 image = functional.decode_image(image)

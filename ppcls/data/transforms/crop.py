@@ -85,6 +85,14 @@ class AreaCrop(Transform):
         left, right = round(params.left * horizontal), round((params.left + params.width) * horizontal)
         return CropParams(top, left, max(bottom - top, 1), max(right - left, 1), params.interpolation)
 
+    def rows(self, params: CropParams) -> tuple[int, int]:
+        """Return the first row of the area, and the one behind its last."""
+        return params.top, params.top + params.height
+
+    def moved_up(self, params: CropParams, num_rows: int) -> CropParams:
+        """Return the area in an image that lacks so many rows at its top."""
+        return params._replace(top=params.top - num_rows)
+
 
 @TRANSFORMS.register
 class RandCropImage(AreaCrop):
