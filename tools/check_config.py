@@ -24,7 +24,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--print",
         action="store_true",
-        help="show the whole file with every default filled in, and where each value comes from",
+        help="show the whole file with every default filled in, where each value comes from, and where operations run",
     )
     return parser.parse_args()
 
@@ -41,6 +41,26 @@ def missing_files(config) -> Iterator[str]:
                     yield f"{where}: DataLoader.{name}.dataset.{key}: there is no {path} here"
 
 
+def places(config) -> Iterator[str]:
+    """Where the operations on images run, as comments behind the file."""
+    from ppcls.data.pipeline import Pipeline
+
+    for name, settings in (("Train", config.DataLoader.Train), ("Eval", config.DataLoader.Eval)):
+        if settings is None:
+            continue
+        pipeline = Pipeline([call() for call in settings.dataset.source.kwargs.get("transform_ops") or ()])
+        finishing = pipeline.finish().ops
+        here = pipeline.ops[: len(pipeline.ops) - len(finishing)]
+        batch_ops = [call.name for call in settings.dataset.batch_transform_ops or ()]
+        yield f"# DataLoader.{name}: where each operation runs"
+        yield f"#   in the workers, each image:    {_names(here)}"
+        yield f"#   on the device, whole batches:  {_names([*finishing, *batch_ops])}"
+
+
+def _names(ops) -> str:
+    return ", ".join(op if isinstance(op, str) else type(op).__name__ for op in ops) or "nothing"
+
+
 def main() -> None:
     """Check the file that the command line names."""
     options = arguments()
@@ -53,7 +73,7 @@ def main() -> None:
     for warning in (*config.warnings, *missing_files(config)):
         print(f"warning: {warning}", file=sys.stderr)
     if options.print:
-        print(resolved_text(config.call, origins=True), end="")
+        print(resolved_text(config.call, origins=True).rstrip("\n"), *places(config), sep="\n")
     else:
         print(f"{options.config}: ok")
 

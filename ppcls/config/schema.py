@@ -277,7 +277,7 @@ class DataLoaderSettings:
     """Where images come from.
 
     Raises:
-        ValueError: images of the evaluation would be mixed.
+        ValueError: images of the evaluation would be mixed, or decoded by halves.
     """
 
     Train: LoaderSettings | None = None
@@ -286,6 +286,9 @@ class DataLoaderSettings:
     def __post_init__(self) -> None:
         if self.Eval and self.Eval.dataset.batch_transform_ops:
             raise ValueError("Eval.dataset.batch_transform_ops would mix the images of the evaluation; remove it")
+        ops = self.Eval.dataset.source.kwargs.get("transform_ops") if self.Eval else None
+        if any(op.kwargs.get("draft") for op in ops or ()):
+            raise ValueError("Eval.dataset.transform_ops: draft is for training; an evaluation looks at every pixel")
 
 
 @dataclass(frozen=True)

@@ -326,3 +326,11 @@ def test_a_misspelt_file_is_suggested(write):
 def test_log_ranks_are_numbers(problems_of):
     (problem,) = problems_of(SMALL, "Global.log_ranks=all")
     assert problem.endswith("Global: log_ranks must be numbers separated by commas, such as '0,1'; got 'all'")
+
+
+def test_an_evaluation_decodes_every_pixel(problems_of):
+    eval_ops = (
+        "DataLoader.Eval={dataset: {name: ImageNetDataset, image_root: x, cls_label_path: y, transform_ops: [%s]}}"
+    )
+    (problem,) = problems_of(SMALL, eval_ops % "{DecodeImage: {draft: True}}")
+    assert "draft is for training" in problem

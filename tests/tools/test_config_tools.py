@@ -70,6 +70,14 @@ def test_the_printed_file_can_be_checked_again(tool, tmp_path):
     assert "# default" in out
     (tmp_path / "printed.yaml").write_text(out)
     assert tool("check_config.py", "-c", "printed.yaml")[:2] == (0, "printed.yaml: ok\n")
+    assert out.endswith(
+        "# DataLoader.Train: where each operation runs\n"
+        "#   in the workers, each image:    DecodeImage, RandCropImage, RandFlipImage\n"
+        "#   on the device, whole batches:  NormalizeImage\n"
+        "# DataLoader.Eval: where each operation runs\n"
+        "#   in the workers, each image:    DecodeImage, ResizeImage, CropImage\n"
+        "#   on the device, whole batches:  NormalizeImage\n"
+    )
 
 
 def test_a_missing_file_is_exit_code_2(tool):
