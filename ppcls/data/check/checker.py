@@ -199,7 +199,7 @@ class Checker:
 
     def _new_looks(
         self, number: int, indices: np.ndarray, states: dict[int, tuple[str, tuple[int, int]]], is_fast: bool
-    ) -> Iterator[tuple[int, Look]]:
+    ) -> list[tuple[int, Look]]:
         def look(piece: np.ndarray) -> list[Look]:
             return [self._look(self.parts[number], index, is_fast) for index in piece.tolist()]
 
@@ -210,13 +210,17 @@ class Checker:
                 alone[int(single[0])] = looks
             return [alone[int(index)][0] for index in piece]
 
-        pieces = _pieces(indices, _IMAGES_AT_ONCE)
-        for piece, looks in in_processes(look, pieces, self.num_workers, one_by_one):
-            found = list(zip(piece.tolist(), looks))
+        fresh: list[tuple[int, Look]] = []
+        try:
+            pieces = _pieces(indices, _IMAGES_AT_ONCE)
+            for piece, looks in in_processes(look, pieces, self.num_workers, one_by_one):
+                fresh += zip(piece.tolist(), looks)
+                self.progress(len(piece))
+        finally:
+            # Also of a run that is interrupted.
             if self.cache:
-                self.cache.keep((*states[index], look) for index, look in found if index in states)
-            self.progress(len(piece))
-            yield from found
+                self.cache.keep((*states[index], look) for index, look in fresh if index in states)
+        return fresh
 
     def _look(self, part: Part, index: int, is_fast: bool) -> Look:
         path = part.path(index)
