@@ -300,7 +300,7 @@ def test_an_image_that_the_decoder_dies_of_is_named(folder, monkeypatch):
     def deadly(index):
         if index == 7:
             assert os.getpid() != parent
-            os.kill(os.getpid(), signal.SIGSEGV)
+            os.kill(os.getpid(), signal.SIGKILL)
         return read(index)
 
     monkeypatch.setattr(dataset, "read", deadly)
