@@ -4,9 +4,6 @@
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +16,12 @@ from ppcls.config import RunConfig
 from ppcls.config.annotation import parameters_of
 from ppcls.config.registry import EVALUATORS, Call
 from ppcls.config.schema import InferSettings, LoaderSettings, OptimizerSettings
-from ppcls.data.bad_samples import BadSamples, report_of
-from ppcls.data.batch_ops import BatchOps
-from ppcls.data.dataset import ImageDataset
-from ppcls.data.finish import Finish
 from ppcls.data.loader import Loader
-from ppcls.data.rng import SampleRng
+from ppcls.engine.blame import blamed_on
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, SaveCheckpoint, VisualDLScalars
 from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
 from ppcls.engine.ema import ModelEMA
+from ppcls.engine.loaders import build_loader
 from ppcls.engine.loss_scale import LossScaler
 from ppcls.engine.mirror import Mirror
 from ppcls.engine.precision import Precision
@@ -38,12 +32,9 @@ from ppcls.metric import CombinedMetric
 from ppcls.optimizer import Schedule, build_optimizer, build_schedule
 from ppcls.utils import dist
 from ppcls.utils.download import without_secrets
-from ppcls.utils.errors import ConfigError, DataError
+from ppcls.utils.errors import ConfigError
 from ppcls.utils.logger import logger
 from ppcls.utils.seed import seed_everything
-
-MAX_TRIED = 8
-"""How many images are tried before the first epoch, where bad ones are skipped."""
 
 
 class Parts:
@@ -74,7 +65,7 @@ class Parts:
     def model(self) -> nn.Layer:
         """The architecture, filled with ``Arch.pretrained`` or ``Global.pretrained_model``."""
         seed_everything(self.settings.seed)
-        with _blamed_on(self.config.Arch.model, "Arch"):
+        with blamed_on(self.config.Arch.model, "Arch"):
             model = self.config.Arch.model()
         if self.config.Arch.use_sync_bn and dist.world_size() > 1:
             if paddle.get_device() == "cpu":
@@ -112,14 +103,14 @@ class Parts:
         """What is minimized."""
         if self.config.Loss is None:
             raise ConfigError("Loss: the section is missing; training needs to know what to minimize")
-        with _blamed_on(self.config.call, "Loss.Train"):
+        with blamed_on(self.config.call, "Loss.Train"):
             return build_loss(self.config.Loss.Train)
 
     @functools.cached_property
     def eval_loss(self) -> CombinedLoss | None:
         """What evaluation reports beside its metrics."""
         items = self.config.Loss.Eval if self.config.Loss else None
-        with _blamed_on(self.config.call, "Loss.Eval"):
+        with blamed_on(self.config.call, "Loss.Eval"):
             loss = None if items is None else build_loss(items)
             for part in loss.losses if loss else ():
                 if getattr(part, "reduction", "mean") != "mean":
@@ -159,13 +150,13 @@ class Parts:
     @functools.cached_property
     def schedule(self) -> Schedule:
         """The learning rate, in steps of one optimizer update."""
-        with _blamed_on(self._optimizer_settings.lr, "Optimizer.lr"):
+        with blamed_on(self._optimizer_settings.lr, "Optimizer.lr"):
             return build_schedule(self._optimizer_settings, self.settings.epochs, self.updates_per_epoch)
 
     @functools.cached_property
     def optimizer(self) -> paddle.optimizer.Optimizer:
         """The optimizer of the model's parameters."""
-        with _blamed_on(self._optimizer_settings.optimizer, "Optimizer"):
+        with blamed_on(self._optimizer_settings.optimizer, "Optimizer"):
             return build_optimizer(self._optimizer_settings, self.model, self.schedule)
 
     @functools.cached_property
@@ -285,92 +276,14 @@ class Parts:
                 vars(self)[name].close()
 
     def _metric(self, name: str, calls: list[Call] | None) -> CombinedMetric | None:
-        with _blamed_on(self.config.call, f"Metric.{name}"):
+        with blamed_on(self.config.call, f"Metric.{name}"):
             return None if calls is None else CombinedMetric([call() for call in calls])
 
     def _loader(self, settings: LoaderSettings | None, name: str, is_train: bool) -> Loader:
         if settings is None:
             raise ConfigError(f"DataLoader.{name}: the section is missing; it says which images to read")
-        source = settings.dataset.source
-        with _blamed_on(source, f"DataLoader.{name}.dataset"):
-            dataset = source()
-            if not is_train and self.class_names is not None:
-                dataset.use_class_names(self.class_names)
-        if self.class_num is not None:
-            dataset.check_labels(self.class_num)
-        with _blamed_on(source, f"DataLoader.{name}.dataset"):
-            self._try_image(dataset, name, settings.on_bad_sample == "skip")
-        labels = {"labels": dataset.labels} if "labels" in parameters_of(settings.sampler.target) else {}
-        with _blamed_on(settings.sampler, f"DataLoader.{name}.sampler"):
-            sampler = settings.sampler(
-                num_samples=len(dataset),
-                num_replicas=dist.world_size(),
-                rank=dist.rank(),
-                seed=self.settings.seed,
-                pad=is_train,
-                **labels,
-            )
-        if getattr(sampler, "gives_sizes", False) and not getattr(dataset, "takes_sizes", False):
-            raise ConfigError(
-                f"{settings.sampler.where}: DataLoader.{name}.sampler: {settings.sampler.name} draws sizes, which "
-                f"{source.name} does not take; write MultiScaleDataset"
-            )
-        if sampler.drop_last and not is_train:
-            logger.warning("DataLoader.%s.sampler.drop_last is true: the last images are not evaluated", name)
-        global_batch_size = sampler.batch_size * dist.world_size()
-        if sampler.drop_last and len(dataset) < global_batch_size:
-            raise ConfigError(
-                f"DataLoader.{name}.sampler: {len(dataset)} images do not fill one batch of "
-                f"{global_batch_size} and drop_last is true; make the batch smaller"
-            )
-        finish = dataset.pipeline.finish() if isinstance(dataset, ImageDataset) else Finish([], is_channel_first=True)
-        if settings.dataset.batch_transform_ops:
-            finish.batch_ops = self._batch_ops(settings.dataset.batch_transform_ops)
-        workers = settings.loader
-        return Loader(
-            dataset,
-            sampler,
-            workers.num_workers,
-            workers.use_shared_memory,
-            self.settings.seed,
-            workers.prefetch_factor,
-            workers.timeout,
-            finish,
-            bad_samples=self._bad_samples(settings, dataset, name),
-            is_train=is_train,
-        )
-
-    def _batch_ops(self, calls: list[Call]) -> BatchOps:
-        if self.class_num is None:
-            raise ConfigError("Arch.class_num: not known, and batch_transform_ops makes labels of so many classes")
-        ops = []
-        for call in calls:
-            with _blamed_on(call, "DataLoader.Train.dataset.batch_transform_ops"):
-                ops.append(call(class_num=self.class_num))
-        return BatchOps(ops, self.class_num, self.settings.seed, dist.rank())
-
-    def _bad_samples(self, settings: LoaderSettings, dataset: Any, name: str) -> BadSamples | None:
-        if settings.on_bad_sample == "error":
-            return None
-        share = math.ceil(len(dataset) / dist.world_size())
-        return BadSamples(dataset, share, settings.max_bad_fraction, name, report_of(dist.rank(), self.output_dir))
-
-    def _try_image(self, dataset: Any, name: str, may_skip: bool) -> None:
-        """Read one image: a wrong folder is found now, not when the evaluation after the first epoch starts."""
-        image = None
-        for index in range(min(MAX_TRIED, len(dataset))):
-            try:
-                image, _ = dataset.sample(index, SampleRng(self.settings.seed, 1, index))
-                break
-            except DataError:
-                if not may_skip or index == min(MAX_TRIED, len(dataset)) - 1:
-                    raise
-        assert image is not None
-        if image.dtype != "float32":
-            raise ConfigError(
-                f"DataLoader.{name}.dataset.transform_ops: end in {image.dtype} images, but a model takes float32; "
-                "add NormalizeImage"
-            )
+        names = None if is_train else self.class_names
+        return build_loader(settings, name, is_train, self.class_num, names, self.settings.seed, self.output_dir)
 
     def _records(self) -> tuple[Record, ...]:
         if not dist.is_main():
@@ -395,18 +308,6 @@ class Parts:
         if self.config.Optimizer is None:
             raise ConfigError("Optimizer: the section is missing; training needs to know how weights move")
         return self.config.Optimizer
-
-
-@contextmanager
-def _blamed_on(call: Call | float, section: str) -> Iterator[None]:
-    """What a part refuses (``ValueError``, `DataError`) is an error of the block that asks for it."""
-    where = f"{call.where}: {section}" if isinstance(call, Call) else section
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(f"{where}: {' '.join(str(error).split())}") from error
-    except DataError as error:
-        raise DataError(f"{where}: {error}") from error
 
 
 def argument_of(call: Call, name: str) -> Any:
