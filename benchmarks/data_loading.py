@@ -56,9 +56,11 @@ class InMemory(ImageDataset):
         self.items = items
 
     def read(self, index):
+        """Return a file's bytes or an image."""
         return self.items[index], 0
 
     def where(self, index):
+        """Return its number."""
         return f"image {index}"
 
 
@@ -67,9 +69,11 @@ class InMemoryBatches(InMemory):
 
     @property
     def makes_batches(self):
+        """Whether all operations take many images at a time."""
         return self.pipeline.takes_batches
 
     def samples(self, indices, rng):
+        """Return images and labels of all indices."""
         return self.pipeline.many(self.items[indices], rng), self.labels[indices]
 
 

@@ -329,8 +329,6 @@ def test_log_ranks_are_numbers(problems_of):
 
 
 def test_an_evaluation_decodes_every_pixel(problems_of):
-    eval_ops = (
-        "DataLoader.Eval={dataset: {name: ImageNetDataset, image_root: x, cls_label_path: y, transform_ops: [%s]}}"
-    )
-    (problem,) = problems_of(SMALL, eval_ops % "{DecodeImage: {draft: True}}")
+    dataset = "{name: ImageNetDataset, image_root: x, cls_label_path: y, transform_ops: [{DecodeImage: {draft: True}}]}"
+    (problem,) = problems_of(SMALL, f"DataLoader.Eval={{dataset: {dataset}, sampler: {{batch_size: 1}}}}")
     assert "draft is for training" in problem

@@ -80,7 +80,7 @@ def test_a_graph_that_the_manifest_does_not_list_is_not_run(bundle):
 @pytest.mark.parametrize(
     ("path", "value", "message"),
     [
-        ("PreProcess.transform_ops", [{"ResizeImages": None}], r"inference.yml:\d+: .*unknown transform 'ResizeImages'; did you"),
+        ("PreProcess.transform_ops", [{"Reside": None}], r"inference.yml:\d+: .*unknown transform 'Reside'; did you"),
         ("PreProcess.transform_ops", [{"ResizeImage": {"sise": 8}}], "no parameter 'sise'; did you mean 'size'"),
         ("PreProcess.transform_ops", [{"NormalizeImage": {"std": [0, 1, 1]}}], "std must not contain zero"),
         ("PreProcess.transform_ops", 3, "expected a list of transforms"),
