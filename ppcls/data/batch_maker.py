@@ -16,6 +16,7 @@ from ppcls.utils.errors import DataError
 MAX_TRIES = 5
 """How many others are tried, one after the other, in the place of a sample that cannot be read."""
 
+OnBad = Literal["error", "replace", "leave_out"]
 Empty = Callable[[Sequence[int], np.dtype], np.ndarray]
 
 
@@ -53,7 +54,7 @@ class BatchMaker:
             which its own random numbers choose, so that neither workers nor restarts matter; ``leave_out``.
     """
 
-    def __init__(self, dataset: Any, seed: int, on_bad: Literal["error", "replace", "leave_out"] = "error") -> None:
+    def __init__(self, dataset: Any, seed: int, on_bad: OnBad = "error") -> None:
         self.dataset = dataset
         self.seed = seed
         self.on_bad = on_bad

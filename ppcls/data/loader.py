@@ -11,10 +11,11 @@ import numpy as np
 import paddle
 
 from ppcls.data.bad_samples import BadSamples
-from ppcls.data.batch_maker import BadBatch, BatchMaker, Made
+from ppcls.data.batch_maker import BadBatch, BatchMaker, Made, OnBad
 from ppcls.data.position import Position
 from ppcls.data.sampler import DistributedBatchSampler
-from ppcls.data.workers import Failure, WorkerPool, can_fork
+from ppcls.data.worker_process import Failure
+from ppcls.data.workers import WorkerPool, can_fork
 from ppcls.utils import dist
 from ppcls.utils.errors import DataError
 from ppcls.utils.logger import logger
@@ -69,8 +70,10 @@ class Loader:
     ) -> None:
         self.dataset = dataset
         self.sampler = sampler
+        if num_workers is None:
+            num_workers = 0 if getattr(dataset, "makes_batches", False) else default_workers()
         # A worker costs more to start than a batch to make: never more workers than batches.
-        self.num_workers = min(default_workers() if num_workers is None else num_workers, len(sampler))
+        self.num_workers = min(num_workers, len(sampler))
         if self.num_workers and not can_fork():
             logger.warning("num_workers is %d, but worker processes need Linux: none are started", self.num_workers)
             self.num_workers = 0
@@ -81,7 +84,7 @@ class Loader:
         self.finish = finish or _to_tensors
         self.bad_samples = bad_samples
         self.num_left_out = 0
-        on_bad = "error" if bad_samples is None else "replace" if is_train else "leave_out"
+        on_bad: OnBad = "error" if bad_samples is None else "replace" if is_train else "leave_out"
         self.make = BatchMaker(dataset, seed, on_bad)
         self._pool: WorkerPool | None = None
 

@@ -3,125 +3,44 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
-import mmap
 import os
-import signal
 import sys
 import threading
 import time
-import traceback
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from multiprocessing import connection, get_all_start_methods, get_context
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
-import cv2
 import numpy as np
-import paddle
 
-from ppcls.data.batch_maker import BadBatch, BatchMaker, Made
+from ppcls.data.batch_maker import BatchMaker, Made
+from ppcls.data.deaths import Deaths, cause_of
 from ppcls.data.position import Position
-from ppcls.data.shared_slots import Placed, Room, SharedSlots, Slot, placed, slot_bytes
+from ppcls.data.shared_slots import SharedSlots, Slot, placed, slot_bytes
+from ppcls.data.worker_process import Board, Failure, PlacedBatch, Task, work
 from ppcls.utils import dist
 from ppcls.utils.errors import DataError
 from ppcls.utils.logger import logger
 from ppcls.utils.machine import available_memory
-from ppcls.utils.memory import keep_freed_memory
 
 POLL_SECONDS = 0.5
 """How often a wait looks whether a worker makes no progress."""
-MAX_RESTARTS = 10
-"""How many workers may die in the life of a pool, those aside that one sample is to blame for."""
-MAX_DEATHS_OF_A_SAMPLE = 2
 MAX_UNREAD_BYTES = 2**16
 """Of tasks that a busy worker has not taken yet: what a pipe holds for certain, so that no send ever waits."""
 MEMORY_SHARE = 0.5
 """Of the memory that is available, how much batches may take."""
-NO_MEMORY = 71
-"""The exit code of a worker that ran out of memory."""
 
-_IDLE = -1
-_PR_SET_PDEATHSIG = 1
 _T = TypeVar("_T")
 
 
 def can_fork() -> bool:
     """Whether processes can be started as copies of this one (not on Windows; unsafe on macOS)."""
     return "fork" in get_all_start_methods() and sys.platform != "darwin"
-
-
-@dataclass
-class Failure:
-    """An exception on its way from a worker."""
-
-    error: Exception
-    trace: str
-    bad: list[tuple[int, str]] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, error: Exception) -> Failure:
-        """Pack an exception; one that another process could not rebuild becomes a RuntimeError of the same text."""
-        bad: list[tuple[int, str]] = []
-        if isinstance(error, BadBatch):
-            error, bad = error.error, error.bad
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        return cls(error if _can_travel(error) else RuntimeError(f"{type(error).__name__}: {error}"), trace, bad)
-
-
-def _can_travel(error: Exception) -> bool:
-    """Whether another process can rebuild the exception: of an importable class, and made of plain values.
-
-    One that cannot would be lost without a word, and the batch waited for without end.
-    """
-    module = sys.modules.get(type(error).__module__)
-    plain = (str, bytes, int, float, list, type(None))
-    values = [*error.args, *vars(error).values()]
-    return getattr(module, type(error).__qualname__, None) is type(error) and all(isinstance(v, plain) for v in values)
-
-
-@dataclass
-class _Task:
-    """A batch to be made; ``slot`` is where in shared memory."""
-
-    ticket: int
-    positions: list[Position]
-    slot: Slot | None = None
-    deadly: dict[int, str] = field(default_factory=dict)
-
-
-class _Board:
-    """What the processes know of each other at any time: who makes which sample since when."""
-
-    def __init__(self, num_workers: int) -> None:
-        cells = np.frombuffer(mmap.mmap(-1, 8 * (1 + 3 * num_workers)), np.int64)
-        self.wanted = cells[:1]  # the first ticket that is not given up
-        self.rows = cells[1:].reshape(num_workers, 3)  # ticket, index of the sample, when it was begun
-        self.rows[:, 1] = _IDLE
-
-    def begin(self, number: int, ticket: int, index: int) -> None:
-        self.rows[number, 1] = _IDLE
-        self.rows[number, 2] = time.monotonic_ns()
-        self.rows[number, 0] = ticket
-        self.rows[number, 1] = index
-
-    def rest(self, number: int) -> None:
-        self.rows[number, 1] = _IDLE
-
-    def sample_of(self, number: int) -> tuple[int, int] | None:
-        """The ticket and index that a worker is at."""
-        ticket, index, _ = self.rows[number].tolist()
-        return None if index == _IDLE else (ticket, index)
-
-    def seconds(self, number: int) -> float:
-        """How long a worker has been at its sample; 0 for one that is not."""
-        _, index, started = self.rows[number].tolist()
-        return 0.0 if index == _IDLE else (time.monotonic_ns() - started) / 1e9
 
 
 class _Worker:
@@ -131,7 +50,7 @@ class _Worker:
         self.number = number
         self.process = process
         self.pipe = pipe
-        self.tasks: dict[int, tuple[_Task, int]] = {}  # ticket -> the task and the size of its message
+        self.tasks: dict[int, tuple[Task, int]] = {}  # ticket -> the task and the size of its message
         self.overdue: tuple[Any, int] = (None, 0)
         self.is_hung = False
 
@@ -153,9 +72,8 @@ class WorkerPool:
         batch_size: the largest number of samples of a batch.
         timeout: seconds that one sample may take; a worker that needs longer is ended and replaced.
         use_shared_memory: hand batches over in shared memory, otherwise through pipes.
-        named: (index, problem) -> the problem with the place of the sample.
-        deadly: called with index and problem when a sample has ended its second worker: raises what ends the run,
-            or returns, and the sample is left to ``make`` as one that must not be touched.
+        named: as `Deaths` takes it.
+        on_deadly: as `Deaths` takes it.
 
     Raises:
         DataError: no process can be started.
@@ -170,23 +88,19 @@ class WorkerPool:
         timeout: float,
         use_shared_memory: bool,
         named: Callable[[int, str], str],
-        deadly: Callable[[int, str], None],
+        on_deadly: Callable[[int, str], None],
     ) -> None:
         self.prefetch = prefetch
         self.batch_size = batch_size
         self.timeout = timeout
-        self.restarts = 0
         self._make = make
-        self._named = named
-        self._on_deadly = deadly
-        self._deaths: dict[int, int] = {}
-        self._deadly: dict[int, str] = {}
-        self._board = _Board(num_workers)
+        self._deaths = Deaths(named, on_deadly)
+        self._board = Board(num_workers)
         self._slots = _shared_slots() if use_shared_memory else None
         self._free: list[Slot] | None = None  # None: the size of a batch is not known yet, or there are no slots
         self._limit = num_workers * prefetch
         self._next_ticket = 0
-        self._results: dict[int, tuple[_Task, Made | Failure]] = {}
+        self._results: dict[int, tuple[Task, Made | Failure]] = {}
         self._queue: deque[int] = deque()
         self._looked = 0.0
         self._workers: list[_Worker] = []
@@ -251,10 +165,10 @@ class WorkerPool:
             self._release(task)
         self._results.clear()
 
-    def _is_wanted(self, task: _Task) -> bool:
+    def _is_wanted(self, task: Task) -> bool:
         return task.ticket >= self._board.wanted[0]
 
-    def _release(self, task: _Task) -> None:
+    def _release(self, task: Task) -> None:
         if task.slot is not None and self._free is not None:
             self._free.append(task.slot)
         task.slot = None
@@ -268,13 +182,15 @@ class WorkerPool:
             positions = next(tasks, None)
             if positions is None:
                 return True
-            task = _Task(self._next_ticket, positions, self._free.pop() if self._free else None, dict(self._deadly))
+            task = Task(
+                self._next_ticket, positions, self._free.pop() if self._free else None, dict(self._deaths.deadly)
+            )
             self._next_ticket += 1
             self._queue.append(task.ticket)
             self._send(worker, task)
         return False
 
-    def _send(self, worker: _Worker, task: _Task) -> None:
+    def _send(self, worker: _Worker, task: Task) -> None:
         message = ForkingPickler.dumps(task)
         worker.tasks[task.ticket] = (task, len(message))
         with suppress(OSError):  # it is dead, which the next wait finds out
@@ -300,24 +216,24 @@ class WorkerPool:
         if is_dead:
             self._replace(worker)
 
-    def _take(self, worker: _Worker, ticket: int, result: Made | Failure | _Placed | None) -> None:
+    def _take(self, worker: _Worker, ticket: int, result: Made | Failure | PlacedBatch | None) -> None:
         task, _ = worker.tasks.pop(ticket)
         if not self._is_wanted(task) or result is None:
             self._release(task)
             return
-        if isinstance(result, _Placed):
+        if isinstance(result, PlacedBatch):
+            assert self._slots is not None
             memory = self._slots.memory
             result = Made(placed(memory, result.images), placed(memory, result.labels), result.bad)
         else:
             self._release(task)
-            if isinstance(result, Made) and self._slots and self._free is None and result.images is not None:
-                self._open_slots(result)
+            if isinstance(result, Made) and result.images is not None and self._slots and self._free is None:
+                self._open_slots(self._slots, result)
         self._results[ticket] = (task, result)
 
-    def _open_slots(self, made: Made) -> None:
+    def _open_slots(self, slots: SharedSlots, made: Made) -> None:
         """Now that the size of a batch is known, lay out the slots that the next tasks are given."""
-        slots, self._slots = self._slots, None
-        arrays = _arrays(made)
+        arrays = [array for array in (made.images, made.labels) if array is not None]
         batch_size = max(self.batch_size, len(arrays[0]))
         size = slot_bytes([np.broadcast_to(array[:1], (batch_size, *array.shape[1:])) for array in arrays])
         available = available_memory()
@@ -334,9 +250,9 @@ class WorkerPool:
             logger.warning(
                 "%s, but %s: they go through pipes, fewer ahead; %s", wanted, error.strerror or error, advice
             )
+            self._slots = None
             self._limit = len(self._workers)
             return
-        self._slots = slots
         if num_slots < self._limit:
             logger.warning("%s; there is room for %d, so fewer are made ahead; %s", wanted, num_slots, advice)
 
@@ -360,60 +276,22 @@ class WorkerPool:
             worker.process.join(1)  # one that waits for a disk ends when that answers, and does nothing before
         worker.pipe.close()
         try:
-            self._account_for(worker)
+            hung_seconds = self.timeout if worker.is_hung else None
+            sample = self._board.sample_of(worker.number)
+            cause = cause_of(worker.process.exitcode, hung_seconds)
+            self._deaths.note(worker.process.pid, cause, None if sample is None else sample[1])
+            new = self._start(worker.number)
         except DataError:
             self.close()
             raise
-        tasks = [task for task, _ in worker.tasks.values()]
-        new = self._start(worker.number)
         self._workers[worker.number] = new
+        tasks = [task for task, _ in worker.tasks.values()]
         for task in tasks:
             if self._is_wanted(task):
-                task.deadly = dict(self._deadly)
+                task.deadly = dict(self._deaths.deadly)
                 self._send(new, task)
             else:
                 self._release(task)
-
-    def _account_for(self, worker: _Worker) -> None:
-        """Say who died of what at which sample.
-
-        Raises:
-            DataError: it was not the first to die of it, or too many have died in all.
-        """
-        pid, cause = worker.process.pid, self._cause(worker)
-        sample = self._board.sample_of(worker.number)
-        self.restarts += 1
-        if sample is None:
-            problem = f"worker process {pid} {cause} between two images"
-        else:
-            _, index = sample
-            problem = self._named(index, f"worker process {pid} {cause} while it made this image")
-            self._deaths[index] = self._deaths.get(index, 0) + 1
-            if self._deaths[index] >= MAX_DEATHS_OF_A_SAMPLE:
-                self.restarts -= self._deaths[index]
-                problem = self._named(
-                    index, f"worker process {pid} {cause} while it made this image, as did another before it"
-                )
-                self._on_deadly(index, problem)
-                self._deadly[index] = problem
-                return
-        if self.restarts > MAX_RESTARTS:
-            raise DataError(
-                f"{self.restarts} worker processes have died, the last: {problem}; if the system ends them because "
-                "memory runs out, lower loader.num_workers or loader.prefetch_factor"
-            )
-        logger.warning("%s; another process takes its place", problem)
-
-    def _cause(self, worker: _Worker) -> str:
-        code = worker.process.exitcode
-        if worker.is_hung or code is None:
-            return f"was ended by SIGKILL, as it had made no progress for {self.timeout:g} seconds (loader.timeout),"
-        if code == NO_MEMORY:
-            return "ran out of memory"
-        if code >= 0:
-            return f"exited with code {code}"
-        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        return f"was ended by {name}{' (as the system does when memory runs out)' if name == 'SIGKILL' else ''}"
 
     def _start(self, number: int) -> _Worker:
         self._board.rest(number)
@@ -422,7 +300,7 @@ class WorkerPool:
         foreign = [worker.pipe for worker in self._workers if not worker.pipe.closed] + [ours]
         is_main_thread = threading.current_thread() is threading.main_thread()
         process = context.Process(
-            target=_work,
+            target=work,
             args=(self._make, theirs, foreign, number, self._board, self._slots, os.getpid(), is_main_thread),
             name=f"ppcls worker {number}",
             daemon=True,
@@ -473,99 +351,3 @@ def _shared_slots() -> SharedSlots | None:
     except OSError as error:
         logger.warning("no shared memory (%s): batches go through pipes", error.strerror or error)
         return None
-
-
-def _arrays(made: Made) -> tuple[np.ndarray, np.ndarray]:
-    assert made.images is not None and made.labels is not None
-    return made.images, made.labels
-
-
-# What follows runs in a worker.
-
-
-@dataclass
-class _Placed:
-    """A batch that lies in shared memory."""
-
-    images: Placed
-    labels: Placed
-    bad: list[tuple[int, str]]
-
-
-def _work(
-    make: BatchMaker,
-    pipe: connection.Connection,
-    foreign: list[connection.Connection],
-    number: int,
-    board: _Board,
-    slots: SharedSlots | None,
-    parent: int,
-    is_main_thread: bool,
-) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
-    paddle.disable_signal_handler()  # it would write a page about each signal; the parent has a line
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    cv2.setNumThreads(0)  # each worker is one of several: OpenCV's own threads would compete with the others'
-    keep_freed_memory()
-    for other in foreign:
-        other.close()
-    _end_with(parent, is_main_thread)
-    while True:
-        try:
-            task = pipe.recv()
-        except (EOFError, OSError):
-            return
-        is_wanted = task.ticket >= board.wanted[0]
-        result = _result(make, task, number, board, slots) if is_wanted else None
-        board.rest(number)
-        try:
-            pipe.send((task.ticket, result))
-        except OSError:
-            return
-
-
-def _end_with(parent: int, is_main_thread: bool) -> None:
-    """Let this process end when the parent has ended, whatever it is doing then."""
-    if is_main_thread and sys.platform == "linux":
-        # At once, also in a library that does not come back to Python. It counts the end of the thread that forked.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _result(
-    make: BatchMaker, task: _Task, number: int, board: _Board, slots: SharedSlots | None
-) -> Made | Failure | _Placed | None:
-    try:
-        room = Room(slots.memory, task.slot) if slots is not None and task.slot is not None else None
-
-        def at(index: int) -> None:
-            if task.ticket < board.wanted[0]:
-                raise _Abandoned
-            board.begin(number, task.ticket, index)
-
-        made = make(task.positions, room.empty if room else np.empty, at, task.deadly)
-        if room is not None and made.images is not None:
-            images, labels = (room.place(array) for array in _arrays(made))
-            if images is not None and labels is not None:
-                return _Placed(images, labels, made.bad)
-        return made
-    except _Abandoned:
-        return None
-    except Exception as error:  # noqa: BLE001 (it is raised in the parent)
-        if _is_out_of_memory(error):
-            raise SystemExit(NO_MEMORY) from error
-        return Failure.of(error)
-
-
-class _Abandoned(Exception):
-    """The batch is not wanted any more."""
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError) or (isinstance(error, cv2.error) and error.code == cv2.Error.StsNoMem)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ppcls.data import DistributedBatchSampler, Loader, workers
+from ppcls.data import DistributedBatchSampler, Loader, deaths, workers
 from ppcls.utils.errors import DataError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -205,7 +205,7 @@ def test_a_worker_that_is_killed_between_two_epochs_is_replaced(expected, caplog
 
 
 def test_too_many_deaths_end_the_run_though_no_sample_is_to_blame(expected, monkeypatch):
-    monkeypatch.setattr(workers, "MAX_RESTARTS", 3)
+    monkeypatch.setattr(deaths, "MAX_DEATHS", 3)
     loader = make_loader(Pixels(), num_workers=1)
     for _ in range(3):
         assert hashes_of(loader) == expected[:11]
