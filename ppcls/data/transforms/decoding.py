@@ -9,7 +9,7 @@ import stat
 import cv2
 import numpy as np
 
-from ppcls.data.transforms.image_header import PNG_IMAGE_CHUNKS, PNG_START, png_chunks, read_header
+from ppcls.data.transforms.image_header import PNG_IMAGE_CHUNKS, PNG_START, Header, png_chunks, read_header
 from ppcls.data.transforms.image_header import image_size as image_size
 from ppcls.utils.errors import DataError
 
@@ -18,6 +18,9 @@ REDUCTIONS[8] = cv2.IMREAD_REDUCED_GRAYSCALE_8
 """How many times smaller a JPEG can be decoded, and OpenCV's flag for it.
 
 Its flags for reduced colour are these with a bit that asks for BGR."""
+
+MAX_FILE_BYTES = 2 << 30
+"""Largest file that is read at once; no image that is decoded takes half of it."""
 
 # A file that cannot be decoded is told of in a DataError; OpenCV would print several lines more for each.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -28,7 +31,7 @@ def decode_image(source: bytes | str | os.PathLike, name: str | None = None, red
 
     The one decoder of training, evaluation and inference. EXIF orientation is applied, 16 bits
     become 8, grey and palette become RGB, CMYK is converted, transparency is dropped, and of an
-    animation the first frame is taken.
+    animation or of several pages the first is taken; of a PNG, the image that stands for the animation.
 
     Args:
         source: the file's bytes, or its path.
@@ -45,29 +48,8 @@ def decode_image(source: bytes | str | os.PathLike, name: str | None = None, red
         source = read_file(source)
     name = name or "image"
     header = read_header(source, name)
-    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    if header.kind == "JPEG":
-        flags |= REDUCTIONS[reduce]
-    else:
-        reduce = 1
-    if header.alpha_at:
-        # Called a channel without a meaning, it is left out; libtiff would blend the colours with black.
-        source = source[: header.alpha_at] + bytes(2) + source[header.alpha_at + 2 :]
-    if header.has_more:
-        # OpenCV 5.0 can crash on the frames of a damaged animation, and warns on stderr of profiles.
-        chunks = [source[start:end] for kind, start, end in png_chunks(source) if kind in PNG_IMAGE_CHUNKS]
-        source = b"".join([PNG_START, *chunks])
-    try:
-        if header.kind == "AVIF":
-            # OpenCV 5.0 gives one with transparency in BGR whatever it is asked for.
-            image = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR_BGR)
-            image = None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-        else:
-            image = cv2.imdecode(np.frombuffer(source, np.uint8), flags)
-    except cv2.error as error:
-        raise DataError(f"{name}: cannot be decoded ({error.err})") from error
-    if image is None:
-        raise DataError(f"{name}: cannot be decoded; the file is damaged, cut off, or of a kind that OpenCV lacks")
+    reduce = reduce if header.kind == "JPEG" else 1
+    image = _pixels(_image_alone(source, header), header.kind, reduce, name)
     height, width, orientation = header[:3]
     if header.kind == "TIFF":
         # libtiff has turned it already.
@@ -76,6 +58,33 @@ def decode_image(source: bytes | str | os.PathLike, name: str | None = None, red
     if image.shape[:2] != (-(-height // reduce), -(-width // reduce)):
         raise DataError(f"{name}: damaged, its header says {width} x {height}, its image is of another size")
     return image if orientation == 1 else _turned(image, orientation)
+
+
+def _image_alone(data: bytes, header: Header) -> bytes:
+    """Return a file without what OpenCV would make of the things that stand beside its image."""
+    if header.alpha_at:
+        # Called a channel without a meaning, it is left out; libtiff would blend the colours with black.
+        return data[: header.alpha_at] + bytes(2) + data[header.alpha_at + 2 :]
+    if header.has_more:
+        # OpenCV 5.0 can crash on the frames of a damaged animation, and warns on stderr of profiles.
+        chunks = [data[start:end] for kind, start, end in png_chunks(data) if kind in PNG_IMAGE_CHUNKS]
+        return b"".join([PNG_START, *chunks])
+    return data
+
+
+def _pixels(data: bytes, kind: str, reduce: int, name: str) -> np.ndarray:
+    """Return uint8 RGB as the file stores it, turned only where it is a TIFF."""
+    flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | REDUCTIONS[reduce]
+    if kind == "AVIF":
+        # OpenCV 5.0 gives one with transparency in BGR whatever it is asked for.
+        flags = cv2.IMREAD_COLOR_BGR
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(f"{name}: cannot be decoded ({error.err})") from error
+    if image is None:
+        raise DataError(f"{name}: cannot be decoded; the file is damaged, cut off, or of a kind that OpenCV lacks")
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if kind == "AVIF" else image
 
 
 def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -90,11 +99,17 @@ def read_file(path: str | os.PathLike) -> bytes:
     """Return the bytes of a regular file.
 
     Raises:
-        DataError: it is missing, unreadable, or a pipe, device or directory, which would hang or fail.
+        DataError: it is missing, unreadable, larger than ``MAX_FILE_BYTES``, or a pipe, device or directory, which
+            would hang or fail.
     """
     try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{os.fspath(path)}: not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise DataError(
+                f"{os.fspath(path)}: {status.st_size} bytes, more than the {MAX_FILE_BYTES} that are read at once"
+            )
         with open(path, "rb") as file:
             return file.read()
     except (OSError, ValueError) as error:

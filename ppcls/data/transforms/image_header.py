@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
+from ppcls.data.transforms.tiff_tags import Tag, exif_orientation, tiff_tags
 from ppcls.utils.errors import DataError
 
 MAX_PIXELS = 89_478_485
@@ -27,8 +28,8 @@ MAX_SEGMENTS = 10_000
 IMAGE_STARTS = (b"\xff\xd8", b"\x89PNG", b"GIF8", b"BM", b"RIFF", b"II*", b"MM\x00*", b"II+\x00", b"MM\x00+")
 """The first bytes of JPEG, PNG, GIF, BMP, WebP and TIFF files."""
 
-PILLOW_KINDS = ("GIF", "BMP", "WEBP", "AVIF", "JPEG2000", "PPM")
-"""The kinds, by Pillow's names, whose headers Pillow reads; JPEG, PNG and TIFF are read here."""
+PILLOW_KINDS = ("GIF", "BMP", "AVIF", "JPEG2000", "PPM")
+"""The kinds, by Pillow's names, whose headers Pillow reads; the others are read here."""
 
 JPEG_START = b"\xff\xd8\xff"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -42,15 +43,9 @@ _START_OF_SCAN, _END_OF_IMAGE, _APP1 = 0xDA, 0xD9, 0xE1
 _START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 
-_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION = 0x100, 0x101, 0x102, 0x106, 0x112
-_TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 0x142, 0x143, 0x152, 0x153
-_TAGS = {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _ORIENTATION}
-_TAGS |= {_TILE_WIDTH, _TILE_HEIGHT, _EXTRA_SAMPLES, _SAMPLE_FORMAT}
-_RGB = 2
-_NOT_UNSIGNED = {2, 3, 5, 6}
-_INTEGER_CODES = {1: "B", 3: "H", 4: "I", 16: "Q"}
-MAX_TIFF_VALUES = 16
-"""How many numbers of one tag are looked at: one per channel, and pictures have no more than five."""
+_TIFF_RGB = 2
+_NOT_UNSIGNED = {2, 3, 5, 6}  # among the sample formats of a TIFF
+_HAS_EXIF = 0x08  # among the flags of a WebP
 
 # What reading a damaged header raises, here and in Pillow.
 _DAMAGE = (OSError, EOFError, ValueError, SyntaxError, OverflowError, LookupError, RuntimeError, struct.error)
@@ -117,6 +112,8 @@ def read_header(data: bytes, name: str = "image") -> Header:
             header = _png_header(data)
         elif start.startswith(TIFF_STARTS):
             header = _tiff_header(data)
+        elif start.startswith(b"RIFF") and data[8:12] == b"WEBP":
+            header = _webp_header(data)
         else:
             header = _pillow_header(data)
     except _RefusedError as error:
@@ -190,20 +187,45 @@ def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         yield kind, start, end
 
 
+def _webp_header(data: bytes) -> Header:
+    """Read the size from the first chunk, which has one of three forms, and EXIF (RFC 9649, section 2)."""
+    (length,) = struct.unpack_from("<I", data, 4)
+    if length + 8 > len(data):
+        raise ValueError("cut off")
+    form = data[12:16]
+    if form == b"VP8 ":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return Header(height & 0x3FFF, width & 0x3FFF, 1, "WEBP")
+    if form == b"VP8L":
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return Header((bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1, 1, "WEBP")
+    if form != b"VP8X":
+        raise ValueError("a WebP without an image")
+    width, height = (int.from_bytes(data[place : place + 3], "little") + 1 for place in (24, 27))
+    start = 12
+    while data[20] & _HAS_EXIF and start + 8 <= len(data):
+        kind, length = struct.unpack_from("<4sI", data, start)
+        if kind == b"EXIF":
+            exif = bytes(data[start + 8 : start + 8 + length])
+            return Header(height, width, exif_orientation(exif.removeprefix(EXIF_START)), "WEBP")
+        start += 8 + length + length % 2
+    return Header(height, width, 1, "WEBP")
+
+
 def _tiff_header(data: bytes) -> Header:
     """Read the first page's size (TIFF 6.0, sections 2 and 8), and whether it holds what a picture holds."""
-    tags, places = _tiff_tags(data)
-    (width, *_), (height, *_) = tags[_WIDTH], tags[_HEIGHT]
+    tags, places = tiff_tags(data)
+    (width, *_), (height, *_) = tags[Tag.WIDTH], tags[Tag.HEIGHT]
     if height == 0 or width == 0:
         raise ValueError("a TIFF without a size")
-    if max(tags.get(_BITS, (1,))) > 16 or not _NOT_UNSIGNED.isdisjoint(tags.get(_SAMPLE_FORMAT, ())):
+    if max(tags.get(Tag.BITS, (1,))) > 16 or not _NOT_UNSIGNED.isdisjoint(tags.get(Tag.SAMPLE_FORMAT, ())):
         raise _RefusedError("a TIFF of other numbers than up to 16 bits without sign; convert it to 8 bits")
-    tile_width, tile_height = tags.get(_TILE_WIDTH, (0,))[0], tags.get(_TILE_HEIGHT, (0,))[0]
+    tile_width, tile_height = tags.get(Tag.TILE_WIDTH, (0,))[0], tags.get(Tag.TILE_HEIGHT, (0,))[0]
     if tile_width * tile_height > MAX_PIXELS:
         raise _RefusedError(f"tiles of more than the {MAX_PIXELS} pixels that are decoded; shrink them")
-    orientation = tags.get(_ORIENTATION, (1,))[0]
-    has_alpha = tags.get(_PHOTOMETRIC) == (_RGB,) and tags.get(_EXTRA_SAMPLES) in ((1,), (2,))
-    alpha_at = places[_EXTRA_SAMPLES] if has_alpha else 0
+    orientation = tags.get(Tag.ORIENTATION, (1,))[0]
+    has_alpha = tags.get(Tag.PHOTOMETRIC) == (_TIFF_RGB,) and tags.get(Tag.EXTRA_SAMPLES) in ((1,), (2,))
+    alpha_at = places[Tag.EXTRA_SAMPLES] if has_alpha else 0
     return Header(height, width, orientation if orientation in range(1, 9) else 1, "TIFF", alpha_at)
 
 
@@ -220,41 +242,3 @@ def _installed_kinds() -> tuple[str, ...]:
     """Those of ``PILLOW_KINDS`` that this Pillow was built with."""
     Image.init()
     return tuple(kind for kind in PILLOW_KINDS if kind in Image.OPEN)
-
-
-def exif_orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, that a block of EXIF states; 1 where it states none.
-
-    Args:
-        exif: from its byte order, ``II`` or ``MM``, on.
-    """
-    try:
-        tags, _ = _tiff_tags(exif)
-    except _DAMAGE:
-        return 1
-    (stated, *_) = tags.get(_ORIENTATION, (1,))
-    return stated if stated in range(1, 9) else 1
-
-
-def _tiff_tags(data: bytes) -> tuple[dict[int, tuple[int, ...]], dict[int, int]]:
-    """Return the numbers that the first directory of a TIFF, or of EXIF, which is one, states, and where; by tag."""
-    order = {b"II": "<", b"MM": ">"}[bytes(data[:2])]
-    is_big = 43 in data[2:4]
-    count_code, offset_code, entry_size, start = ("Q", "Q", 20, 8) if is_big else ("H", "I", 12, 4)
-    offset_size = struct.calcsize(offset_code)
-    (position,) = struct.unpack_from(order + offset_code, data, start)
-    (num_entries,) = struct.unpack_from(order + count_code, data, position)
-    position += struct.calcsize(count_code)
-    tags: dict[int, tuple[int, ...]] = {}
-    places: dict[int, int] = {}
-    for entry in range(position, position + num_entries * entry_size, entry_size):
-        tag, kind, num_values = struct.unpack_from(f"{order}HH{offset_code}", data, entry)
-        code = _INTEGER_CODES.get(kind)
-        if tag not in _TAGS or tag in tags or code is None or num_values == 0:
-            continue
-        place = entry + entry_size - offset_size
-        if num_values * struct.calcsize(code) > offset_size:
-            (place,) = struct.unpack_from(order + offset_code, data, place)
-        tags[tag] = struct.unpack_from(f"{order}{min(num_values, MAX_TIFF_VALUES)}{code}", data, place)
-        places[tag] = place
-    return tags, places

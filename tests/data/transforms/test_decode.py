@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import struct
 import zlib
@@ -11,33 +10,13 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from image_files import PICTURE, UPRIGHT, encode
 from PIL import Image
 
 from ppcls.data.transforms import DecodeImage
 from ppcls.data.transforms.decoding import decode_image
 from ppcls.data.transforms.image_header import MAX_PIXELS
 from ppcls.utils.errors import DataError
-
-# Smooth, with each channel and each corner different.
-PICTURE = (np.add.outer(np.arange(40) * 2, np.arange(60))[..., None] + np.array([0, 40, 80])).astype(np.uint8)
-
-# EXIF 2.32, section 4.6.4, tag 0x0112: where the stored row 0 and column 0 belong, undone with numpy alone.
-UPRIGHT = {
-    1: lambda a: a,
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.swapaxes(0, 1),
-    6: lambda a: a.swapaxes(0, 1)[:, ::-1],
-    7: lambda a: a.swapaxes(0, 1)[::-1, ::-1],
-    8: lambda a: a.swapaxes(0, 1)[::-1],
-}
-
-
-def encode(image: Image.Image, kind: str, **options) -> bytes:
-    file = io.BytesIO()
-    image.save(file, kind, **options)
-    return file.getvalue()
 
 
 def png_header(width: int, height: int) -> bytes:
