@@ -159,6 +159,8 @@ def make_zoo() -> dict[str, Outcome]:
         "one_color_transparent.png": Outcome(encode(PICTURE, "PNG", transparency=(0, 40, 80)), PICTURE),
         "profile.png": Outcome(encode(PICTURE, "PNG", icc_profile=profile), PICTURE),
         "animated.png": Outcome(apng, FIRST_FRAME),
+        # OpenCV 5.0 itself dies of this one.
+        "animated_and_damaged.png": Outcome(apng.replace(b"fdAT", b"f\xadAT", 1), FIRST_FRAME),
         "exif_last.png": Outcome(
             png(WIDTH, HEIGHT, scanlines(PICTURE), after=png_chunk(b"eXIf", exif(6))), UPRIGHT[6](PICTURE)
         ),
