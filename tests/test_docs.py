@@ -78,6 +78,17 @@ RUN = {
     "-o DataLoader.Train.loader.num_workers=0",
     "python tools/train.py -c configs/quick_start/digits.yaml -o Global.epochs=12 "
     "-o Global.checkpoints=auto": f"{QUICK} -o Global.epochs=2",
+    "python tools/make_lists.py --images dataset/my_images/train --output dataset/my_lists --val 0.2": "",
+    "python tools/check_data.py -c configs/quick_start/digits.yaml": "--cache looks",
+    "python tools/check_data.py --list dataset/digits/train_list.txt dataset/digits/val_list.txt --root dataset/digits "
+    "--class_num 10": "--cache looks",
+    "python tools/pack_dataset.py --image_root dataset/digits --cls_label_path dataset/digits/train_list.txt "
+    "-o digits.pack": "",
+    "python tools/pack_dataset.py --verify digits.pack": "",
+    "python tools/train.py -c configs/quick_start/digits.yaml -o 'DataLoader.Train.dataset={"
+    "name: PackedDataset, data_file: digits.pack, "
+    "transform_ops: [DecodeImage: {}, NormalizeImage: {order: hwc}]}'": QUICK,
+    "python tools/show_transforms.py -c configs/quick_start/digits.yaml": "",
     "PYTHONPATH=. python tools/check_config.py -c mine.yaml": "",
     "PYTHONPATH=. python tools/train.py -c mine.yaml": QUICK,
     f"{LAUNCH} --nproc_per_node 2 tools/train.py -c configs/quick_start/digits.yaml -o Global.device=cpu "
@@ -104,6 +115,15 @@ NOT_RUN = {
     "ruff format . && ruff check . && mypy && python -m pytest": "changes files; command 2 checks the same",
     "python -m pytest -m slow": "takes minutes",
     "pre-commit install": "changes the checkout's hooks",
+    **dict.fromkeys(
+        [
+            "python tools/pack_dataset.py --image_root dataset/ILSVRC2012 --cls_label_path "
+            "dataset/ILSVRC2012/train_list.txt --resize_short 288 --quality 90 -o train.pack",
+            "python tools/pack_dataset.py --image_root dataset/ILSVRC2012 --cls_label_path "
+            "dataset/ILSVRC2012/val_list.txt -o val.pack",
+        ],
+        "needs ImageNet; the same is run with the digits",
+    ),
     **dict.fromkeys(
         [
             f"python tools/train.py {CIFAR} -o Global.device=cpu",
