@@ -117,6 +117,7 @@ def make_zoo() -> dict[str, Outcome]:
     indexed = PALETTE[INDEX]
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     apng = encode(FRAMES[0], "PNG", save_all=True, append_images=FRAMES[1:])
+    damaged_apng = apng.replace(b"fcTL", b"fsTL", 1).replace(b"fdAT", b"f\xadAT", 1)
     cmyk = Image.fromarray(PICTURE).convert("CMYK")
     eight_bytes = scanlines(np.zeros((1, 1, 3), np.uint8))
     files = {
@@ -160,7 +161,7 @@ def make_zoo() -> dict[str, Outcome]:
         "profile.png": Outcome(encode(PICTURE, "PNG", icc_profile=profile), PICTURE),
         "animated.png": Outcome(apng, FIRST_FRAME),
         # OpenCV 5.0 itself dies of this one.
-        "animated_and_damaged.png": Outcome(apng.replace(b"fdAT", b"f\xadAT", 1), FIRST_FRAME),
+        "animated_and_damaged.png": Outcome(damaged_apng, FIRST_FRAME),
         "exif_last.png": Outcome(
             png(WIDTH, HEIGHT, scanlines(PICTURE), after=png_chunk(b"eXIf", exif(6))), UPRIGHT[6](PICTURE)
         ),
