@@ -141,12 +141,13 @@ DEATHS = [
 HANGS = [sleep_for_ever, sleep_without_python]
 
 
-@pytest.mark.parametrize("use_shared_memory", [True, False])
+@pytest.mark.parametrize("num_workers, use_shared_memory", [(1, True), (2, False), (3, True)])
 @pytest.mark.parametrize("happens, cause", DEATHS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_dead_worker_is_named_and_replaced_and_no_pixel_changes(
-    expected, tmp_path, caplog, happens, cause, use_shared_memory
+    expected, tmp_path, caplog, happens, cause, num_workers, use_shared_memory
 ):
-    loader = make_loader(Pixels(happens, tmp_path), num_workers=2, use_shared_memory=use_shared_memory)
+    dataset = Pixels(happens, tmp_path)
+    loader = make_loader(dataset, num_workers=num_workers, use_shared_memory=use_shared_memory)
     assert hashes_of(loader, (1, 2, 3)) == expected
     pid = int(next(tmp_path.iterdir()).name.split("_")[1])
     assert [record.message for record in caplog.records] == [
