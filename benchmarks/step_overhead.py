@@ -22,7 +22,8 @@ import paddle
 
 import ppcls.engine  # noqa: F401
 from ppcls.config.registry import ARCHS
-from ppcls.engine.callbacks import JsonLines, Progress
+from ppcls.engine.callbacks import JsonLines
+from ppcls.engine.progress import Progress
 from ppcls.engine.trainer import ClassificationStep, Trainer, TrainState
 from ppcls.loss import CELoss, CombinedLoss
 from ppcls.metric import CombinedMetric, TopkAcc
@@ -46,6 +47,10 @@ class Batches:
 
     def __iter__(self):
         return iter(self.batches)
+
+    def iterate(self, start: int = 0):
+        """From a batch on."""
+        return iter(self.batches[start:])
 
     def set_epoch(self, epoch: int) -> None:
         """Every epoch is the same."""

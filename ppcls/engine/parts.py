@@ -220,7 +220,8 @@ class Parts:
             self.train_metric,
             settings.print_mem_info,
             records,
-            self.train_loader.num_workers,
+            # Images that are made many at a time in memory gain nothing by workers.
+            None if getattr(self.train_loader.dataset, "makes_batches", False) else self.train_loader.num_workers,
         )
         callbacks: list[Callback] = [progress]
         if settings.eval_during_train:

@@ -2,6 +2,7 @@
 """Verbs and parts of an experiment: built when asked for, missing sections said by name."""
 
 import json
+from contextlib import nullcontext
 
 import numpy as np
 import paddle
@@ -9,9 +10,10 @@ import pytest
 import toys
 import yaml
 
+from ppcls.data import Loader
 from ppcls.data.images import load_image
 from ppcls.deploy.bundle import load_bundle
-from ppcls.utils.errors import ConfigError, DataError, StorageError
+from ppcls.utils.errors import ConfigError, DataError, NumericsError, StorageError
 
 BUILT_BY_TRAINING = {"train_loader", "train_loss", "optimizer", "schedule", "checkpointer", "callbacks"}
 
@@ -202,3 +204,16 @@ def test_every_line_of_the_record_is_json_with_its_event(toy_engine, tmp_path):
 def test_a_class_that_no_training_label_reaches_is_warned_about(toy_engine, capfd):
     toy_engine("Arch.class_num=7").train()
     assert "Arch.class_num is 7, but the training labels end at 3" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("lr", [0.01, 1e30])
+def test_no_worker_outlives_a_training_or_an_evaluation(toy_engine, monkeypatch, lr):
+    closed = []
+    close = Loader.close
+    monkeypatch.setattr(Loader, "close", lambda loader: (closed.append(loader.pids), close(loader)))
+    two = "DataLoader.Train.loader.num_workers=2", "DataLoader.Eval.loader.num_workers=1"
+    engine = toy_engine(*two, f"Optimizer.lr={lr}")
+    with nullcontext() if lr < 1 else pytest.raises(NumericsError):
+        engine.train()
+    assert [len(pids) for pids in closed] == [2, 1 if lr < 1 else 0]
+    assert engine.parts.train_loader.pids == engine.parts.eval_loader.pids == []

@@ -5,8 +5,10 @@ import numpy as np
 import paddle
 import pytest
 
+from ppcls.engine.callbacks import log_evaluation
 from ppcls.engine.evaluator import classification
 from ppcls.metric import CombinedMetric, TopkAcc
+from ppcls.utils.errors import DataError
 
 
 @pytest.fixture
@@ -87,3 +89,19 @@ def test_evaluation_runs_in_evaluation_mode_without_gradients(small_net, fixed_l
     model = small_net(dropout=0.5)
     model.train()
     classification(model, fixed_loader(4), Loss(), None)
+
+
+def test_samples_that_were_left_out_are_counted_apart(small_net, fixed_loader, metric, caplog):
+    loader = fixed_loader(4, 2)
+    loader.num_left_out = 3
+    figures = classification(small_net(), loader, None, metric)
+    assert (figures["num_samples"], figures["num_left_out"]) == (6, 3)
+    log_evaluation("[Eval]", figures)
+    assert "[Eval] 6 of 9 images, 3 could not be read (bad_samples.jsonl)" in caplog.messages
+
+
+def test_an_evaluation_of_which_nothing_can_be_read_is_an_error(small_net, fixed_loader):
+    loader = fixed_loader()
+    loader.num_left_out = 5
+    with pytest.raises(DataError, match="none of the 5 images"):
+        classification(small_net(), loader, None, None)
