@@ -9,8 +9,9 @@ import numpy as np
 
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms.decode import DecodeImage
-from ppcls.data.transforms.image_header import image_size
-from ppcls.data.transforms.jpeg_rows import may_be_cut, only_rows
+from ppcls.data.transforms.image_header import read_header
+from ppcls.data.transforms.jpeg_rows import may_be_cut, only_rows, upper_rows
+from ppcls.utils.stderr import can_be_quiet, quiet
 
 
 @runtime_checkable
@@ -40,7 +41,8 @@ def decode_and_crop(data: bytes, decode: DecodeImage, crop: DraftCrop, rng: Samp
     """Return what `crop` makes of an encoded image, of which `decode` decodes only what is needed for it.
 
     The same area is drawn as after a full decode. With ``draft``, an area that is shrunk at least twofold is decoded at
-    a reduced scale; otherwise the pixels are the same too: of a JPEG made for it, only the area's rows are decoded.
+    a reduced scale; otherwise the pixels are the same too: rows above and below the area are left out where that is
+    possible.
 
     Raises:
         DataError: it is no intact image.
@@ -48,15 +50,26 @@ def decode_and_crop(data: bytes, decode: DecodeImage, crop: DraftCrop, rng: Samp
     if not decode.draft and not may_be_cut(data):
         image = decode.apply(data, 1)
         return crop.apply(image, crop.draw(rng, image))
-    height, width = image_size(data)
+    header = read_header(data)
+    is_turned = header.orientation > 4
+    height, width = (header.width, header.height) if is_turned else (header.height, header.width)
     # An array of that shape without pixels.
     params = crop.draw(rng, np.broadcast_to(np.uint8(0), (height, width, 3)))
-    reduction = crop.reduction(params) if decode.draft else 1
-    if reduction == 1 and (part := only_rows(data, *crop.rows(params))) is not None:
-        data, num_rows_above = part
-        return crop.apply(decode.apply(data, 1), crop.moved_up(params, num_rows_above))
-    image = decode.apply(data, reduction)
-    vertical, horizontal = image.shape[0] / height, image.shape[1] / width
-    if vertical != 1.0 or horizontal != 1.0:
-        params = crop.scaled(params, vertical, horizontal)
-    return crop.apply(image, params)
+    reduction = crop.reduction(params) if decode.draft and header.kind == "JPEG" else 1
+    top, bottom = crop.rows(params)
+    if header.kind == "JPEG" and header.orientation == 1:
+        if reduction == 1 and (part := only_rows(data, top, bottom)) is not None:
+            data, num_rows_above = part
+            params = crop.moved_up(params, num_rows_above)
+        elif decode.draft and can_be_quiet():
+            with quiet():
+                image = decode.apply(upper_rows(data, bottom, reduction) or data, reduction)
+            return crop.apply(image, _reduced(crop, params, reduction, height, width))
+    return crop.apply(decode.apply(data, reduction), _reduced(crop, params, reduction, height, width))
+
+
+def _reduced(crop: DraftCrop, params: object, reduction: int, height: int, width: int) -> object:
+    """The area in an image of which each side is a part of this size, rounded up."""
+    if reduction == 1:
+        return params
+    return crop.scaled(params, -(-height // reduction) / height, -(-width // reduction) / width)

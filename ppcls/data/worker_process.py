@@ -23,6 +23,7 @@ from ppcls.data.deaths import NO_MEMORY
 from ppcls.data.position import Position
 from ppcls.data.shared_slots import Placed, Room, SharedSlots, Slot
 from ppcls.utils.memory import keep_freed_memory
+from ppcls.utils.stderr import allow_quiet
 
 _IDLE = -1
 _PR_SET_PDEATHSIG = 1
@@ -123,6 +124,7 @@ def work(
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     cv2.setNumThreads(0)  # each worker is one of several: OpenCV's own threads would compete with the others'
     keep_freed_memory()
+    allow_quiet()
     for other in foreign:
         other.close()
     _end_with(parent, is_main_thread)

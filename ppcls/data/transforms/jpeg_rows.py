@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """A JPEG of only those rows of another that a crop needs, so that no more is decoded.
 
-That works where every row of blocks begins anew, at a restart marker, as in the images that ``tools/pack_dataset.py``
-has shrunk. The pixels are those of a full decode, to the bit.
+Rows above can be left out where every row of blocks begins anew, at a restart marker, as in the images that
+``tools/pack_dataset.py`` has shrunk; rows below in every baseline JPEG. The pixels are those of a full decode, to the
+bit.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-_START_OF_FRAME, _START_OF_SCAN, _APP1 = 0xC0, 0xDA, 0xE1
+_START_OF_FRAME, _START_OF_SCAN = 0xC0, 0xDA
 _NOT_FRAMES = (0xC4, 0xC8, 0xCC)
 _INTERVAL_MARKER = b"\xff\xdd"
 _END_OF_IMAGE = b"\xff\xd9"
@@ -18,6 +19,7 @@ _RESTART = re.compile(rb"\xff[\xd0-\xd7]")
 _NUM_RESTARTS = 8
 _LOOKED_AT = 2048
 """Within so many bytes a file without further ado, such as a preview or profile, states its restart interval."""
+_LITTLE_GAIN = 0.95
 _MARGIN = 2
 """Colour of half the resolution is smoothed: a row takes part in those beside it."""
 
@@ -28,6 +30,7 @@ class _Layout(NamedTuple):
     height: int
     block_height: int
     num_rows: int  # of blocks
+    begins_anew: bool  # each row of them
 
 
 def may_be_cut(data: bytes) -> bool:
@@ -40,8 +43,8 @@ def only_rows(data: bytes, top: int, bottom: int) -> tuple[bytes, int] | None:
 
     None where the file does not allow it, or where it would be the whole.
     """
-    layout = _layout(data)
-    if layout is None or not data.endswith(_END_OF_IMAGE):
+    layout = _layout(data) if may_be_cut(data) else None
+    if layout is None or not layout.begins_anew or not data.endswith(_END_OF_IMAGE):
         return None
     first = max(top - _MARGIN, 0) // layout.block_height
     last = min(-(-(bottom + _MARGIN) // layout.block_height), layout.num_rows)
@@ -62,10 +65,30 @@ def only_rows(data: bytes, top: int, bottom: int) -> tuple[bytes, int] | None:
     return b"".join([*head, rows, _END_OF_IMAGE]), first * layout.block_height
 
 
-def _layout(data: bytes) -> _Layout | None:
-    """Read the segments in front of the image (ITU-T T.81, annex B); None unless each row of blocks begins anew."""
-    if not may_be_cut(data):
+def upper_rows(data: bytes, bottom: int, reduction: int = 1) -> bytearray | None:
+    """Return a JPEG whose header says that it ends soon below row ``bottom``.
+
+    A decoder stops there, and libjpeg complains on stderr of what comes behind. None where the file does not allow
+    it, or where it would gain little.
+
+    Args:
+        data: a JPEG.
+        bottom: the row behind the last one that is needed.
+        reduction: the part of its size that it is decoded at.
+    """
+    layout = _layout(data)
+    if layout is None or not data.endswith(_END_OF_IMAGE):
         return None
+    rows = -(-(bottom + _MARGIN * reduction) // layout.block_height)
+    if rows > layout.num_rows * _LITTLE_GAIN:
+        return None
+    result = bytearray(data)
+    result[layout.frame + 5 : layout.frame + 7] = (rows * layout.block_height).to_bytes(2, "big")
+    return result
+
+
+def _layout(data: bytes) -> _Layout | None:
+    """Read the segments in front of the image (ITU-T T.81, annex B); None unless it is baseline, in one scan."""
     position, frame, interval = 2, 0, 0
     try:
         while data[position + 1] != _START_OF_SCAN:
@@ -74,19 +97,17 @@ def _layout(data: bytes) -> _Layout | None:
                 frame = position
             elif marker == _INTERVAL_MARKER[1]:
                 interval = data[position + 4] << 8 | data[position + 5]
-            elif data[position] != 0xFF or marker == _APP1 or (marker & 0xF0 == 0xC0 and marker not in _NOT_FRAMES):
-                # No marker at all; EXIF, which may turn the image; progressive, lossless and other rare kinds.
+            elif data[position] != 0xFF or (marker & 0xF0 == 0xC0 and marker not in _NOT_FRAMES):
+                # No marker at all; progressive, lossless and other rare kinds.
                 return None
             position += 2 + (data[position + 2] << 8 | data[position + 3])
-        # All three colours in one scan.
         if not frame or data[frame + 9] != 3 or data[position + 4] != 3:
             return None
         height, width = (data[at] << 8 | data[at + 1] for at in (frame + 5, frame + 7))
         samplings = data[frame + 11 : frame + 20 : 3]
         block_width, block_height = 8 * max(s >> 4 for s in samplings), 8 * max(s & 15 for s in samplings)
-        if not interval or interval != -(-width // block_width) or not block_height:
-            return None
+        begins_anew = interval == -(-width // block_width)
         scan = position + 2 + (data[position + 2] << 8 | data[position + 3])
     except (IndexError, ValueError, ZeroDivisionError):
         return None
-    return _Layout(frame, scan, height, block_height, -(-height // block_height))
+    return _Layout(frame, scan, height, block_height, -(-height // block_height), begins_anew)
