@@ -186,9 +186,9 @@ def main() -> None:
 
     from ppcls.data.check import Checker
     from ppcls.data.check.fault import FAULTS
-    from ppcls.data.check.processes import available_cores
     from ppcls.utils.errors import ConfigError, DataError
     from ppcls.utils.logger import has_bar, start_logging
+    from ppcls.utils.machine import usable_cores
 
     unknown = [kind for kind in options.allow if kind not in FAULTS]
     if unknown:
@@ -202,7 +202,7 @@ def main() -> None:
         cache = open_cache(options)
         if cache:
             stack.enter_context(closing(cache))
-        workers = available_cores() if options.workers is None else options.workers
+        workers = usable_cores() if options.workers is None else options.workers
         checker = Checker(found, class_num, workers, cache)
         num_images = sum(len(part.dataset) for part in checker.parts)
         for part in checker.parts:

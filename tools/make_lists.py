@@ -91,8 +91,9 @@ def contents_of(root, paths, num_workers):
     from tqdm import tqdm
 
     from ppcls.data.check.look import digest_and_header
-    from ppcls.data.check.processes import available_cores, in_processes
+    from ppcls.data.check.processes import in_processes
     from ppcls.utils.logger import has_bar
+    from ppcls.utils.machine import usable_cores
 
     def read(piece):
         return [digest_and_header(str(root / path)) for path in piece]
@@ -100,7 +101,7 @@ def contents_of(root, paths, num_workers):
     def dead(piece):
         return [(b"", "the program that reads it crashes")] * len(piece)
 
-    workers = available_cores() if num_workers is None else num_workers
+    workers = usable_cores() if num_workers is None else num_workers
     pieces = [paths[head : head + 64] for head in range(0, len(paths), 64)]
     found, left_out = {}, []
     with tqdm(total=len(paths), desc="read", unit=" images", disable=not has_bar(), leave=False) as bar:

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import time
+from multiprocessing import active_children
 
 import cv2
 import numpy as np
@@ -290,6 +292,19 @@ def die_of(number, worst):
 def test_a_process_that_dies_costs_one_piece_of_work():
     results = dict(in_processes(lambda number: die_of(number, 17), range(40), 2, lambda number: "dead"))
     assert results == {number: "dead" if number == 17 else number * number for number in range(40)}
+
+
+def test_no_work_is_lost_when_a_process_dies_while_a_result_is_used():
+    results = {}
+    for number, result in in_processes(lambda number: die_of(number, 5), range(40), 2, lambda number: "dead"):
+        results[number] = result
+        if len(results) == 1:
+            # The pool ends its other process as well when it has found that it is broken.
+            deadline = time.monotonic() + 100
+            while active_children():
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+    assert results == {number: "dead" if number == 5 else number * number for number in range(40)}
 
 
 def test_an_image_that_the_decoder_dies_of_is_named(folder, monkeypatch):

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,11 +20,6 @@ _AHEAD = 4
 """Pieces of work that wait for each process, so that none of them ever waits for work."""
 
 _function: Callable[[Any], Any] | None = None
-
-
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def in_processes(
@@ -64,18 +58,21 @@ def _until_one_dies(
 ) -> Iterator[tuple[Piece, Result]]:
     """Give results; return, as the generator's value, the pieces that were under way when a process died."""
     under_way: dict[Future, Piece] = {}
+    refused: list[Piece] = []
     with ProcessPoolExecutor(num_workers, multiprocessing.get_context("fork"), _begin, (function,)) as pool:
         try:
             while True:
                 for piece in islice(pieces, num_workers * _AHEAD - len(under_way)):
+                    refused = [piece]  # by a pool of which a process died while the results were used
                     under_way[pool.submit(_call, piece)] = piece
+                    refused = []
                 if not under_way:
                     return []
                 for future in wait(under_way, return_when=FIRST_COMPLETED).done:
                     result = future.result()
                     yield under_way.pop(future), result
         except BrokenProcessPool:
-            return list(under_way.values())
+            return [*under_way.values(), *refused]
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
