@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import bisect
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -15,8 +14,7 @@ from paddle import Tensor
 from ppcls.config.registry import BATCH_OPS, Block, Call, EachKey, Share
 from ppcls.data.mixing import Box, Mix, draw_box, mixed, soft_labels
 from ppcls.data.rng import SampleRng
-
-logger = logging.getLogger("ppcls")
+from ppcls.utils.logger import logger
 
 
 class BatchOp:
@@ -107,7 +105,7 @@ class MixupOperator(BatchOp):
 
     def __init__(self, class_num: int, alpha: float = 1.0) -> None:
         super().__init__(class_num)
-        self.alpha = _positive("alpha", alpha)
+        self.alpha = positive("alpha", alpha)
 
     def draw(self, rng: SampleRng, shape: Sequence[int]) -> Mix:
         """Return the partners and the share."""
@@ -136,7 +134,7 @@ class CutmixOperator(BatchOp):
 
     def __init__(self, class_num: int, alpha: float = 0.2) -> None:
         super().__init__(class_num)
-        self.alpha = _positive("alpha", alpha)
+        self.alpha = positive("alpha", alpha)
 
     def draw(self, rng: SampleRng, shape: Sequence[int]) -> Mix:
         """Return the partners and the box."""
@@ -203,7 +201,12 @@ class OpSampler(BatchOp):
         return self.ops[chosen].apply(images, labels, op_params) if chosen < len(self.ops) else (images, labels)
 
 
-def _positive(name: str, value: float) -> float:
+def positive(name: str, value: float) -> float:
+    """Return a setting that has to be above 0.
+
+    Raises:
+        ValueError: it is not.
+    """
     if value <= 0:
         raise ValueError(f"{name} must be above 0; got {value:g}")
     return value

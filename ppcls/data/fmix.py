@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ppcls.config.registry import BATCH_OPS, Share
-from ppcls.data.batch_ops import BatchOp
+from ppcls.data.batch_ops import BatchOp, positive
 from ppcls.data.mixing import Mix
 from ppcls.data.rng import SampleRng
 
@@ -45,9 +45,7 @@ class FmixOperator(BatchOp):
         reformulate: bool = False,
     ) -> None:
         super().__init__(class_num)
-        if alpha <= 0:
-            raise ValueError(f"alpha must be above 0; got {alpha:g}")
-        self.alpha = alpha
+        self.alpha = positive("alpha", alpha)
         self.decay_power = decay_power
         self.max_soft = max_soft
         self.reformulate = reformulate

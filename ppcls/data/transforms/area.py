@@ -11,7 +11,7 @@ import numpy as np
 from ppcls.config.registry import TRANSFORMS, Share
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms import functional
-from ppcls.data.transforms.checks import check_share, refuse_keys
+from ppcls.data.transforms.checks import check_area, check_share, refuse_keys
 from ppcls.data.transforms.crop import AreaCrop, CropParams
 from ppcls.data.transforms.geometry import check_interpolation
 from ppcls.data.transforms.transform import Transform
@@ -148,15 +148,3 @@ def draw_area(
     area_height = height if width / height >= ratio[0] else max(round(width / ratio[0]), 1)
     area_width = width if width / height <= ratio[1] else max(round(height * ratio[1]), 1)
     return (height - area_height) // 2, (width - area_width) // 2, area_height, area_width
-
-
-def check_area(scale: tuple[float, float], ratio: tuple[float, float]) -> None:
-    """Refuse limits of an area that cannot be drawn from.
-
-    Raises:
-        ValueError: they are not positive, swapped, or more than the whole image.
-    """
-    if len(scale) != 2 or not 0.0 < scale[0] <= scale[1] <= 1.0:
-        raise ValueError(f"scale must be [smallest, largest] with 0 < smallest <= largest <= 1; got {list(scale)}")
-    if len(ratio) != 2 or not 0.0 < ratio[0] <= ratio[1]:
-        raise ValueError(f"ratio must be [smallest, largest] with 0 < smallest <= largest; got {list(ratio)}")

@@ -11,6 +11,7 @@ import numpy as np
 from ppcls.config.registry import TRANSFORMS, Count, Share, Within
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms.augment_ops import Fill, Step, apply_steps
+from ppcls.data.transforms.checks import check_share
 from ppcls.data.transforms.transform import Transform
 
 BLACK = (0, 0, 0)
@@ -70,8 +71,7 @@ class AugMix(Transform):
         mixture_depth: int = 1,
         aug_severity: Annotated[float, Within(0.1, 10)] = 1,
     ) -> None:
-        if not 0 <= prob <= 1:
-            raise ValueError(f"prob must be within 0..1; got {prob}")
+        check_share("prob", prob)
         if aug_prob_coeff <= 0:
             raise ValueError(f"aug_prob_coeff must be above 0; got {aug_prob_coeff}")
         if mixture_width < 1:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from ppcls.config.registry import Within
@@ -15,13 +16,25 @@ Pixels = Annotated[int, Within(0)]
 
 
 def check_share(name: str, share: float) -> None:
-    """Refuse a share of the images that is none.
+    """Refuse a number that is no share.
 
     Raises:
         ValueError: it is outside 0..1.
     """
     if not 0.0 <= share <= 1.0:
         raise ValueError(f"{name} must be within 0..1; got {share}")
+
+
+def check_area(scale: Sequence[float], ratio: Sequence[float]) -> None:
+    """Refuse limits of an area that cannot be drawn from.
+
+    Raises:
+        ValueError: they are not positive, swapped, or more than the whole image.
+    """
+    if len(scale) != 2 or not 0.0 < scale[0] <= scale[1] <= 1.0:
+        raise ValueError(f"scale must be [smallest, largest] with 0 < smallest <= largest <= 1; got {list(scale)}")
+    if len(ratio) != 2 or not 0.0 < ratio[0] <= ratio[1]:
+        raise ValueError(f"ratio must be [smallest, largest] with 0 < smallest <= largest; got {list(ratio)}")
 
 
 def refuse_keys(keys: None) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from ppcls.config.registry import TRANSFORMS, Count
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms import functional, many
-from ppcls.data.transforms.checks import Pixels
+from ppcls.data.transforms.checks import Pixels, check_area
 from ppcls.data.transforms.geometry import Interpolation, check_interpolation, draw_interpolation, width_height
 from ppcls.data.transforms.transform import Transform
 
@@ -140,10 +140,7 @@ class RandCropImage(AreaCrop):
         self.use_log_aspect = use_log_aspect
         self.backend = backend
         self._width_height = width_height(size)
-        if len(self.scale) != 2 or not 0.0 < self.scale[0] <= self.scale[1] <= 1.0:
-            raise ValueError(f"scale must be [smallest, largest] with 0 < smallest <= largest <= 1; got {self.scale}")
-        if len(self.ratio) != 2 or not 0.0 < self.ratio[0] <= self.ratio[1]:
-            raise ValueError(f"ratio must be [smallest, largest] with 0 < smallest <= largest; got {self.ratio}")
+        check_area(self.scale, self.ratio)
 
     def draw(self, rng: SampleRng, image: np.ndarray) -> CropParams:
         """Return an area inside the image; drawn in the order ratio, area, column, row."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from ppcls.config.registry import TRANSFORMS, Count, Share, Within
 from ppcls.data.rng import SampleRng
+from ppcls.data.transforms.checks import check_share
 from ppcls.data.transforms.tensor import IMAGENET_MEAN, IMAGENET_STD
 from ppcls.data.transforms.transform import Transform
 
@@ -62,8 +63,7 @@ class RandomErasing(Transform):
         use_log_aspect: bool = False,
         mode: Literal["const", "rand", "pixel"] = "const",
     ) -> None:
-        if not 0 <= EPSILON <= 1:
-            raise ValueError(f"EPSILON must be within 0..1; got {EPSILON}")
+        check_share("EPSILON", EPSILON)
         if not 0 <= sl <= sh <= 1:
             raise ValueError(f"sl and sh must be 0 <= sl <= sh <= 1; got sl={sl} and sh={sh}")
         if not 0 < r1 <= 1:
@@ -278,9 +278,8 @@ class GridMask(Transform):
             raise ValueError(f"rotate must be within 1..360; got {rotate}")
         if mode not in (0, 1):
             raise ValueError(f"mode must be 0 or 1; got {mode}")
-        for name, value in (("ratio", ratio), ("prob", prob)):
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must be within 0..1; got {value}")
+        check_share("ratio", ratio)
+        check_share("prob", prob)
         self.d1 = d1
         self.d2 = d2
         self.rotate = rotate

@@ -10,6 +10,7 @@ import numpy as np
 
 from ppcls.config.registry import TRANSFORMS, Share
 from ppcls.data.rng import SampleRng
+from ppcls.data.transforms.checks import check_share
 from ppcls.data.transforms.transform import Transform
 
 
@@ -30,8 +31,7 @@ class RandomApply(Transform):
     """
 
     def __init__(self, p: Share, transforms: Annotated[list[Callable], TRANSFORMS]) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"p must be within 0..1; got {p}")
+        check_share("p", p)
         if not transforms:
             raise ValueError("transforms must name at least one operation")
         self.p = p

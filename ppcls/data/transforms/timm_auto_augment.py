@@ -12,6 +12,7 @@ from ppcls.config.registry import TRANSFORMS, Share
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms.aug_mix import Mixture, draw_weights, mix_chains
 from ppcls.data.transforms.augment_ops import Fill, Step, apply_steps
+from ppcls.data.transforms.checks import check_share
 from ppcls.data.transforms.geometry import draw_interpolation
 from ppcls.data.transforms.searched_policies import ORIGINAL, V0
 from ppcls.data.transforms.timm_config import (
@@ -199,8 +200,7 @@ class TimmAutoAugment(Transform):
         img_size: int | list[int] = 224,
         mean: tuple[float, float, float] = (0.485, 0.456, 0.406),
     ) -> None:
-        if not 0 <= prob <= 1:
-            raise ValueError(f"prob must be within 0..1; got {prob}")
+        check_share("prob", prob)
         if len(mean) != 3 or not all(0 <= value <= 1 for value in mean):
             raise ValueError(f"mean must be red, green and blue within 0..1; got {list(mean)}")
         self.prob = prob
