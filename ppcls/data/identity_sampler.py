@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Literal
 
@@ -12,8 +11,7 @@ import numpy as np
 from ppcls.config.registry import SAMPLERS, Count
 from ppcls.data.position import Position
 from ppcls.data.sampler import Sampler, raw_words
-
-logger = logging.getLogger("ppcls")
+from ppcls.utils.logger import logger
 
 _LABELS, _SAMPLES = 2, 3
 

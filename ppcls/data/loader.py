@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -127,11 +128,8 @@ class Loader:
 
         Batches whose samples are all left out do not occur. ``num_left_out`` counts the samples left out so far.
         """
-        return self._iterate(self.sampler.iterate(start), start)
-
-    def _iterate(self, tasks: Iterator[list[Position]], start: int) -> Iterator[Batch]:
         self.num_left_out = 0
-        numbers = iter(range(start, start + len(self.sampler)))
+        tasks, numbers = self.sampler.iterate(start), count(start)
 
         def finish(positions: list[Position], made: Made | Failure) -> Batch | None:
             return self._finished(positions, made, next(numbers))

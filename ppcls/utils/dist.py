@@ -51,12 +51,6 @@ def connect() -> None:
             ) from error
 
 
-def barrier() -> None:
-    """Wait until every process is here."""
-    if world_size() > 1:
-        sum_over_ranks(np.zeros(1, np.int64))
-
-
 def sum_over_ranks(array: np.ndarray) -> np.ndarray:
     """The element-wise sum of the same array (int64 or float64) of every process."""
     if world_size() == 1:

@@ -123,7 +123,7 @@ def normalize(image: np.ndarray, scale: np.float32, mean: np.ndarray, std: np.nd
 
 def pad(image: np.ndarray, width: int, mode: str, fill: int) -> np.ndarray:
     """Return the image with a border of ``width`` pixels; ``mode`` is a key of ``BORDERS``, of which one fills."""
-    return cv2.copyMakeBorder(image, width, width, width, width, BORDERS[mode], value=(fill, fill, fill))
+    return pad_sides(image, (width, width, width, width), mode, (fill, fill, fill))
 
 
 def pad_sides(
