@@ -3,14 +3,16 @@
 
 from ppcls.data.transforms.area import CropWithPadding, RandomResizedCrop
 from ppcls.data.transforms.aug_mix import AugMix
-from ppcls.data.transforms.auto_augment import AutoAugment, RandAugment, RandAugmentV2, RandAugmentV3, RandAugmentV4
+from ppcls.data.transforms.auto_augment import AutoAugment, RandAugmentV4
 from ppcls.data.transforms.color import ColorJitter, PCALighting, RandomGrayscale
 from ppcls.data.transforms.crop import CropImage, CropImageAtRatio, RandCropImage, RandCropImageV2, RandomCropImage
 from ppcls.data.transforms.decode import DecodeImage
-from ppcls.data.transforms.erasing import Cutout, GridMask, HideAndSeek, RandomErasing
+from ppcls.data.transforms.erasing import Cutout, RandomErasing
 from ppcls.data.transforms.functional import decode_image
 from ppcls.data.transforms.geometry import Pad, RandFlipImage, RandomInterpolationAugment, ResizeImage
+from ppcls.data.transforms.hiding import GridMask, HideAndSeek
 from ppcls.data.transforms.padding import Pad_paddle_vision, Padv2
+from ppcls.data.transforms.rand_augment import RandAugment, RandAugmentV2, RandAugmentV3
 from ppcls.data.transforms.random_apply import RandomApply
 from ppcls.data.transforms.raw_names import (
     RawImageNetPolicy,

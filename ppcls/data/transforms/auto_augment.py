@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policies that were searched (AutoAugment) or that draw from all operations at one magnitude (RandAugment)."""
+"""Policies of the operations and magnitudes that AutoAugment searched among, and what all policies share."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 
-from ppcls.config.registry import TRANSFORMS, Count, Within
+from ppcls.config.registry import TRANSFORMS, Within
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms.augment_ops import Step, apply_steps
 from ppcls.data.transforms.choice import Choice, Hole
@@ -16,7 +16,6 @@ from ppcls.data.transforms.transform import Transform
 
 Channel = Annotated[int, Within(0, 255)]
 GREY = (128, 128, 128)
-BLACK = (0, 0, 0)
 
 _NUM_MAGNITUDES = 10
 
@@ -43,7 +42,7 @@ def _searched_choice(name: str, index: int) -> Choice | Hole:
     return Choice(name, size) if name in ("rotate", "posterize", "solarize") else Choice(name, size, True, around=1.0)
 
 
-class _Policy(Transform):
+class Policy(Transform):
     """What all policies share: steps are drawn, then done one after the other."""
 
     # PaddleClas: AutoAugment, RandAugment and V2 rotate onto grey 128, whatever fillcolor says.
@@ -56,7 +55,7 @@ class _Policy(Transform):
 
 
 @TRANSFORMS.register
-class AutoAugment(_Policy):
+class AutoAugment(Policy):
     """Do one of the 25 pairs of operations that were found for ImageNet (Cubuk et al., CVPR 2019).
 
     Args:
@@ -84,180 +83,6 @@ class AutoAugment(_Policy):
         return steps
 
 
-class _LayeredPolicy(_Policy):
-    """``num_layers`` operations, drawn with replacement from ``_choices``."""
-
-    num_layers: int
-    _choices: tuple[Choice | Hole, ...]
-
-    def draw(self, rng: SampleRng, image: np.ndarray) -> list[Step]:
-        """Return as many operations as there are layers, all of them equally likely."""
-        return [
-            self._choices[int(rng.integers(0, len(self._choices)))].draw(rng, image) for _ in range(self.num_layers)
-        ]
-
-
-@TRANSFORMS.register
-class RandAugment(_LayeredPolicy):
-    """Do ``num_layers`` of 14 operations, all at one magnitude (Cubuk et al., NeurIPS 2020).
-
-    At L = ``magnitude`` / 10: shear by 0.3 L, translate by 150 / 331 L of the side, rotate by 30 L degrees, colour,
-    contrast, sharpness and brightness by 1 +- 0.9 L, posterize to int(4 L) bits, solarize from 256 L on; besides
-    auto-contrast, equalize and invert.
-
-    Args:
-        num_layers: operations for each image.
-        magnitude: usually 0 to 10; posterize and solarize get weaker with it.
-        fillcolor: red, green and blue of what a moved image leaves empty.
-
-    Raises:
-        ValueError: no layers, or a negative magnitude; when called, an image that is not uint8.
-
-    YAML::
-
-        - RandAugment: {num_layers: 2, magnitude: 5}
-    """
-
-    def __init__(
-        self,
-        num_layers: Count = 2,
-        magnitude: Annotated[float, Within(0)] = 5,
-        fillcolor: tuple[Channel, Channel, Channel] = GREY,
-    ) -> None:
-        check_layers(num_layers, magnitude)
-        self.num_layers = num_layers
-        self.magnitude = magnitude
-        self.fillcolor = fillcolor
-        self._fill = checked_fill(fillcolor)
-        level = magnitude / 10
-        self._choices = (
-            Choice("shear_x", 0.3 * level, signed=True, interpolation="bicubic"),
-            Choice("shear_y", 0.3 * level, signed=True, interpolation="bicubic"),
-            Choice("translate_x", 150 / 331 * level, signed=True),
-            Choice("translate_y", 150 / 331 * level, signed=True),
-            Choice("rotate", 30 * level),
-            Choice("color", 0.9 * level, signed=True, around=1.0),
-            Choice("posterize", int(4 * level)),
-            Choice("solarize", 256 * level),
-            Choice("contrast", 0.9 * level, signed=True, around=1.0),
-            Choice("sharpness", 0.9 * level, signed=True, around=1.0),
-            Choice("brightness", 0.9 * level, signed=True, around=1.0),
-            Choice("auto_contrast"),
-            Choice("equalize"),
-            Choice("invert"),
-        )
-
-
-@TRANSFORMS.register
-class RandAugmentV2(_LayeredPolicy):
-    """Do ``num_layers`` of 16 operations, as EfficientNetV2 is trained with.
-
-    As `RandAugment`, but translations by 100 L pixels, rotations to either side, factors of 1.8 L + 0.1 for colour,
-    contrast, sharpness and brightness, all without interpolation; besides, 110 L added to the darker half of the
-    levels and a square of 80 L pixels cut out.
-
-    Args:
-        num_layers: operations for each image.
-        magnitude: usually 5 to 15.
-        progress_magnitude: for a training schedule that is not supported; leave it out.
-        fillcolor: red, green and blue of what a moved image leaves empty; its red is the grey of what is cut out.
-
-    Raises:
-        ValueError: no layers, or a negative magnitude; when called, an image that is not uint8.
-
-    YAML::
-
-        - RandAugmentV2: {num_layers: 2, magnitude: 5}
-    """
-
-    def __init__(
-        self,
-        num_layers: Count = 2,
-        magnitude: Annotated[float, Within(0)] = 5,
-        progress_magnitude: Literal[None] = None,
-        fillcolor: tuple[Channel, Channel, Channel] = GREY,
-    ) -> None:
-        if progress_magnitude is not None:
-            raise ValueError("progress_magnitude is not supported; write the magnitude to train with in magnitude")
-        check_layers(num_layers, magnitude)
-        self.num_layers = num_layers
-        self.magnitude = magnitude
-        self.fillcolor = fillcolor
-        self._fill = checked_fill(fillcolor)
-        level = magnitude / 10
-        self._choices = (
-            Choice("shear_x", 0.3 * level, signed=True),
-            Choice("shear_y", 0.3 * level, signed=True),
-            Choice("translate_x_pixels", 100 * level, signed=True),
-            Choice("translate_y_pixels", 100 * level, signed=True),
-            Choice("rotate", 30 * level, signed=True),
-            Choice("color", 1.8 * level + 0.1),
-            Choice("posterize", int(4 * level)),
-            Choice("solarize", int(256 * level)),
-            Choice("solarize_add", int(110 * level)),
-            Choice("contrast", 1.8 * level + 0.1),
-            Choice("sharpness", 1.8 * level + 0.1),
-            Choice("brightness", 1.8 * level + 0.1),
-            Choice("auto_contrast"),
-            Choice("equalize"),
-            Choice("invert"),
-            Hole(int(40 * level), grey=self._fill[0]),
-        )
-
-
-@TRANSFORMS.register
-class RandAugmentV3(_LayeredPolicy):
-    """Do ``num_layers`` of 14 operations, as MobileViTv2 is trained with.
-
-    As `RandAugment`, but everything is interpolated, rotations go to either side, and posterize (8 - int(4 L) bits)
-    and solarize (from 255 (1 - L) on) get stronger with the magnitude.
-
-    Args:
-        num_layers: operations for each image.
-        magnitude: 0 to 10.
-        fillcolor: red, green and blue of what a moved image leaves empty.
-        interpolation: how a moved image is sampled.
-
-    Raises:
-        ValueError: no layers, or a negative magnitude; when called, an image that is not uint8.
-
-    YAML::
-
-        - RandAugmentV3: {num_layers: 2, magnitude: 3}
-    """
-
-    def __init__(
-        self,
-        num_layers: Count = 2,
-        magnitude: Annotated[float, Within(0)] = 3,
-        fillcolor: tuple[Channel, Channel, Channel] = BLACK,
-        interpolation: Literal["nearest", "bilinear", "bicubic"] = "bicubic",
-    ) -> None:
-        check_layers(num_layers, magnitude)
-        self.num_layers = num_layers
-        self.magnitude = magnitude
-        self.fillcolor = fillcolor
-        self.interpolation = interpolation
-        self._fill = checked_fill(fillcolor)
-        level = magnitude / 10
-        self._choices = (
-            Choice("shear_x", 0.3 * level, signed=True, interpolation=interpolation),
-            Choice("shear_y", 0.3 * level, signed=True, interpolation=interpolation),
-            Choice("translate_x", 150 / 331 * level, signed=True, interpolation=interpolation),
-            Choice("translate_y", 150 / 331 * level, signed=True, interpolation=interpolation),
-            Choice("rotate", 30 * level, signed=True, interpolation=interpolation),
-            Choice("color", 0.9 * level, signed=True, around=1.0),
-            Choice("posterize", 8 - int(4 * level)),
-            Choice("solarize", 255 * (1 - level)),
-            Choice("contrast", 0.9 * level, signed=True, around=1.0),
-            Choice("sharpness", 0.9 * level, signed=True, around=1.0),
-            Choice("brightness", 0.9 * level, signed=True, around=1.0),
-            Choice("auto_contrast"),
-            Choice("equalize"),
-            Choice("invert"),
-        )
-
-
 _V4_NAMES = (
     *("shear_x", "shear_y", "translate_x", "translate_y", "rotate", "color", "posterize", "solarize"),
     *("contrast", "sharpness", "brightness", "auto_contrast", "equalize", "invert", "cutout"),
@@ -266,7 +91,7 @@ _V4_CHOICES = tuple(_searched_choice(name, index) for name in _V4_NAMES for inde
 
 
 @TRANSFORMS.register
-class RandAugmentV4(_Policy):
+class RandAugmentV4(Policy):
     """Draw two of 15 operations, each at one of nine magnitudes, and do each of them with probability 0.5.
 
     ML-Decoder is trained with it. The magnitudes are AutoAugment's; what is cut out is black.
@@ -295,15 +120,3 @@ def checked_fill(fill: tuple[int, int, int]) -> tuple[int, int, int]:
         raise ValueError(f"fillcolor must be red, green and blue within 0..255; got {list(fill)}")
     red, green, blue = fill
     return red, green, blue
-
-
-def check_layers(num_layers: int, magnitude: float) -> None:
-    """Refuse numbers that mean nothing.
-
-    Raises:
-        ValueError: no layers, or a negative magnitude.
-    """
-    if num_layers < 1:
-        raise ValueError(f"num_layers must be at least 1; got {num_layers}")
-    if magnitude < 0:
-        raise ValueError(f"magnitude must be 0 or more; got {magnitude}")

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several operations ask of their settings."""
+"""What several operations ask of their settings, and of images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Annotated
+
+import numpy as np
 
 from ppcls.config.registry import Within
 
@@ -57,3 +59,13 @@ def three_levels(name: str, value: float | tuple[float, float, float]) -> tuple[
     if len(levels) != 3 or not all(0 <= level <= 255 for level in levels):
         raise ValueError(f"{name} must be one level or [R, G, B], each within 0..255; got {value}")
     return levels
+
+
+def check_channels_last(name: str, image: np.ndarray) -> None:
+    """Refuse an image whose channels are not on its last axis any more.
+
+    Raises:
+        ValueError: it is not [H, W, C] of 3 or 4 channels.
+    """
+    if image.ndim != 3 or image.shape[2] not in (3, 4):
+        raise ValueError(f"{name} needs images [H, W, C], this is {list(image.shape)}; put it before ToCHWImage")

@@ -6,7 +6,8 @@ from __future__ import annotations
 from typing import Literal
 
 from ppcls.config.registry import TRANSFORMS
-from ppcls.data.transforms.auto_augment import AutoAugment, RandAugment, RandAugmentV2, RandAugmentV3, RandAugmentV4
+from ppcls.data.transforms.auto_augment import AutoAugment, RandAugmentV4
+from ppcls.data.transforms.rand_augment import RandAugment, RandAugmentV2, RandAugmentV3
 from ppcls.data.transforms.timm_auto_augment import TimmAutoAugment
 
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms import Cutout, GridMask, HideAndSeek, NormalizeImage, RandomErasing
-from ppcls.data.transforms.erasing import Bars, ErasedArea, HiddenTiles, Holes, normal_noise
+from ppcls.data.transforms.erasing import ErasedArea, Holes, normal_noise
+from ppcls.data.transforms.hiding import Bars, HiddenTiles
 
 NOISE = np.random.RandomState(7).randint(1, 256, (37, 53, 3)).astype("uint8")
 NORMALIZED = NormalizeImage(order="")(NOISE)
