@@ -15,8 +15,9 @@ from ppcls.data.bad_samples import BadSamples
 from ppcls.data.batch_maker import BadBatch, BatchMaker, Made, OnBad
 from ppcls.data.position import Position
 from ppcls.data.sampler import DistributedBatchSampler
+from ppcls.data.worker import can_fork
 from ppcls.data.worker_process import Failure
-from ppcls.data.workers import WorkerPool, can_fork
+from ppcls.data.workers import WorkerPool
 from ppcls.utils import dist
 from ppcls.utils.errors import DataError
 from ppcls.utils.logger import logger
@@ -119,9 +120,6 @@ class Loader:
 
     def __iter__(self) -> Iterator[Batch]:
         return self.iterate()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_pool": None}
 
     def iterate(self, start: int = 0) -> Iterator[Batch]:
         """Return the batches of the epoch that is set now, from batch ``start`` (from 0) on.

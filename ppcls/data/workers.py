@@ -3,18 +3,13 @@
 
 from __future__ import annotations
 
-import gc
 import os
-import sys
-import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import connection, get_all_start_methods, get_context
-from multiprocessing.reduction import ForkingPickler
-from typing import Any, TypeVar
+from multiprocessing import connection
+from typing import TypeVar
 
 import numpy as np
 
@@ -22,7 +17,8 @@ from ppcls.data.batch_maker import BatchMaker, Made
 from ppcls.data.deaths import Deaths, cause_of
 from ppcls.data.position import Position
 from ppcls.data.shared_slots import SharedSlots, Slot, placed, slot_bytes
-from ppcls.data.worker_process import Board, Failure, PlacedBatch, Task, work
+from ppcls.data.worker import Worker, end_all
+from ppcls.data.worker_process import Board, Failure, PlacedBatch, Task
 from ppcls.utils import dist
 from ppcls.utils.errors import DataError
 from ppcls.utils.logger import logger
@@ -36,27 +32,6 @@ MEMORY_SHARE = 0.5
 """Of the memory that is available, how much batches may take."""
 
 _T = TypeVar("_T")
-
-
-def can_fork() -> bool:
-    """Whether processes can be started as copies of this one (not on Windows; unsafe on macOS)."""
-    return "fork" in get_all_start_methods() and sys.platform != "darwin"
-
-
-class _Worker:
-    """One process, seen from the parent."""
-
-    def __init__(self, number: int, process: Any, pipe: connection.Connection) -> None:
-        self.number = number
-        self.process = process
-        self.pipe = pipe
-        self.tasks: dict[int, tuple[Task, int]] = {}  # ticket -> the task and the size of its message
-        self.overdue: tuple[Any, int] = (None, 0)
-        self.is_hung = False
-
-    @property
-    def unread_bytes(self) -> int:
-        return sum(size for _, size in self.tasks.values())
 
 
 class WorkerPool:
@@ -103,7 +78,7 @@ class WorkerPool:
         self._results: dict[int, tuple[Task, Made | Failure]] = {}
         self._queue: deque[int] = deque()
         self._looked = 0.0
-        self._workers: list[_Worker] = []
+        self._workers: list[Worker] = []
         self.close = weakref.finalize(self, _end, self._workers, self._slots, os.getpid())
         for number in range(num_workers):
             self._workers.append(self._start(number))
@@ -187,14 +162,8 @@ class WorkerPool:
             )
             self._next_ticket += 1
             self._queue.append(task.ticket)
-            self._send(worker, task)
+            worker.send(task)
         return False
-
-    def _send(self, worker: _Worker, task: Task) -> None:
-        message = ForkingPickler.dumps(task)
-        worker.tasks[task.ticket] = (task, len(message))
-        with suppress(OSError):  # it is dead, which the next wait finds out
-            worker.pipe.send_bytes(message)
 
     def _collect(self, seconds: float) -> None:
         """Wait until something arrives, or a worker dies, or so much time has passed."""
@@ -205,9 +174,10 @@ class WorkerPool:
         if time.monotonic() - self._looked > POLL_SECONDS:
             self._looked = time.monotonic()
             for worker in list(self._workers):
-                self._end_if_hung(worker)
+                if worker.kill_if_hung(self._board, self.timeout):
+                    self._receive(worker, is_dead=True)
 
-    def _receive(self, worker: _Worker, is_dead: bool) -> None:
+    def _receive(self, worker: Worker, is_dead: bool) -> None:
         try:
             while worker.pipe.poll():
                 self._take(worker, *worker.pipe.recv())
@@ -216,7 +186,7 @@ class WorkerPool:
         if is_dead:
             self._replace(worker)
 
-    def _take(self, worker: _Worker, ticket: int, result: Made | Failure | PlacedBatch | None) -> None:
+    def _take(self, worker: Worker, ticket: int, result: Made | Failure | PlacedBatch | None) -> None:
         task, _ = worker.tasks.pop(ticket)
         if not self._is_wanted(task) or result is None:
             self._release(task)
@@ -256,29 +226,13 @@ class WorkerPool:
         if num_slots < self._limit:
             logger.warning("%s; there is room for %d, so fewer are made ahead; %s", wanted, num_slots, advice)
 
-    def _end_if_hung(self, worker: _Worker) -> None:
-        sample = self._board.sample_of(worker.number)
-        if sample is None or self._board.seconds(worker.number) <= self.timeout:
-            worker.overdue = (None, 0)
-            return
-        # Looked at several times: when all processes were stopped for a while, this one must not end the others.
-        worker.overdue = (sample, worker.overdue[1] + 1 if worker.overdue[0] == sample else 1)
-        if worker.overdue[1] >= 3:
-            worker.is_hung = True
-            worker.process.kill()
-            self._receive(worker, is_dead=True)
-
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: Worker) -> None:
         """Put a new process in the place of a dead one, and have it make what is outstanding."""
-        worker.process.join(1)
-        if worker.process.exitcode is None:  # it has closed its pipe, and lives on
-            worker.process.kill()
-            worker.process.join(1)  # one that waits for a disk ends when that answers, and does nothing before
-        worker.pipe.close()
+        exit_code = worker.exit_code()
         try:
             hung_seconds = self.timeout if worker.is_hung else None
             sample = self._board.sample_of(worker.number)
-            cause = cause_of(worker.process.exitcode, hung_seconds)
+            cause = cause_of(exit_code, hung_seconds)
             self._deaths.note(worker.process.pid, cause, None if sample is None else sample[1])
             new = self._start(worker.number)
         except DataError:
@@ -289,60 +243,22 @@ class WorkerPool:
         for task in tasks:
             if self._is_wanted(task):
                 task.deadly = dict(self._deaths.deadly)
-                self._send(new, task)
+                new.send(task)
             else:
                 self._release(task)
 
-    def _start(self, number: int) -> _Worker:
-        self._board.rest(number)
-        context = get_context("fork")
-        ours, theirs = context.Pipe()
-        foreign = [worker.pipe for worker in self._workers if not worker.pipe.closed] + [ours]
-        is_main_thread = threading.current_thread() is threading.main_thread()
-        process = context.Process(
-            target=work,
-            args=(self._make, theirs, foreign, number, self._board, self._slots, os.getpid(), is_main_thread),
-            name=f"ppcls worker {number}",
-            daemon=True,
-        )
-        try:
-            with _garbage_kept():
-                process.start()
-        except OSError as error:
-            raise DataError(
-                f"worker process {number} of the loader cannot be started ({error.strerror}); lower loader.num_workers"
-            ) from error
-        finally:
-            theirs.close()
-        return _Worker(number, process, ours)
+    def _start(self, number: int) -> Worker:
+        return Worker(number, self._make, self._board, self._slots, self._workers)
 
 
-def _end(workers: list[_Worker], slots: SharedSlots | None, owner: int) -> None:
-    """End the processes of a pool; nothing of theirs is lost. Also called when the pool is forgotten, and at exit."""
+def _end(workers: list[Worker], slots: SharedSlots | None, owner: int) -> None:
+    """End what a pool has. Also called when the pool is forgotten, and at exit."""
     if os.getpid() != owner:
         return  # in a process that was forked later, and has nothing to say
-    for worker in workers:
-        worker.process.kill()
-    for worker in workers:
-        worker.process.join(1)
-        worker.pipe.close()
+    end_all(workers)
     workers.clear()
     if slots is not None:
         slots.close()
-
-
-@contextmanager
-def _garbage_kept() -> Iterator[None]:
-    """Fork within this block: the workers never collect what was alive, or garbage, in the parent.
-
-    What a thread of the parent waits on, such as a queue of Paddle's, would be waited for without end by a worker
-    that collects it (``pthread_cond_destroy``). And pages that nothing writes to stay shared.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
 
 
 def _shared_slots() -> SharedSlots | None:
