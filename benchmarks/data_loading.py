@@ -3,8 +3,8 @@
 
     python benchmarks/data_loading.py --images folder/of/JPEGs [--rounds 7] [--only cifar]
 
-Both sides of a case run in processes of their own on the same core and take turns; the figure is the ratio of their
-best rounds. Files are held in memory, so that the disk is not measured.
+Both sides of a case run in processes of their own and take turns, those that do a worker's work on the same core; the
+figure is the ratio of their best rounds. Files are held in memory, so that the disk is not measured.
 """
 
 import argparse
@@ -196,12 +196,16 @@ CASES = {
     "evaluation": ("evaluation transforms, one core, over decoding alone", evaluation, decode_alone, 0.80),
 }
 
+WHOLE_MACHINE = ("workers", "cifar")
+"""Cases that run in the training process, or in several."""
 
-def take_turns(pipe, case: str, side: int, folder: str, core: int | None) -> None:
+
+def take_turns(pipe, case: str, side: int, folder: str) -> None:
     """In a process of its own: a round whenever it is asked for."""
-    if core is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {core})
-    cv2.setNumThreads(0)
+    if case not in WHOLE_MACHINE:
+        cv2.setNumThreads(0)
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {0})
     work = CASES[case][1 + side](folder)
     work(1)
     pipe.send("ready")
@@ -214,11 +218,10 @@ def take_turns(pipe, case: str, side: int, folder: str, core: int | None) -> Non
 def measure(case: str, folders: tuple[str, str], rounds: int) -> tuple[float, float]:
     """The best seconds per image of both sides."""
     context = multiprocessing.get_context("spawn")
-    core = None if case == "workers" else 0
     pipes, processes = [], []
     for side, folder in enumerate(folders):
         here, there = context.Pipe()
-        processes.append(context.Process(target=take_turns, args=(there, case, side, folder, core)))
+        processes.append(context.Process(target=take_turns, args=(there, case, side, folder)))
         processes[-1].start()
         pipes.append(here)
         here.recv()

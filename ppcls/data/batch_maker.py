@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ppcls.data.position import Position, sample_at
+from ppcls.data.position import Position, indices_and_draws, sample_at
 from ppcls.data.rng import BatchRng, SampleRng
 from ppcls.utils.errors import DataError
 
@@ -81,8 +81,7 @@ class BatchMaker:
         deadly = deadly or {}
         if getattr(self.dataset, "makes_batches", False) and not deadly and positions[0].size is None:
             at(positions[0].index)
-            indices = np.fromiter((position.index for position in positions), np.int64, len(positions))
-            draws = np.fromiter((position.draw for position in positions), np.int64, len(positions))
+            indices, draws = indices_and_draws(positions)
             return Made(*self.dataset.samples(indices, BatchRng(self.seed, positions[0].epoch, draws)))
         made = Made(None, None)
         count = 0

@@ -60,8 +60,9 @@ class Finish:
                 finished = self._finished(images if self.is_channel_first else images.transpose(0, 3, 1, 2).copy())
             # Without a copy where the batch is new memory; what workers made is memory that they use again.
             is_new = not np.may_share_memory(finished, images)
-            tensor = paddle.from_dlpack(finished) if is_new else paddle.to_tensor(finished)
-        label_tensor = paddle.to_tensor(labels)
+            tensor = paddle.from_dlpack(finished if is_new else finished.copy())
+        # Labels are few: a copy in NumPy and none in Paddle is the quickest.
+        label_tensor = paddle.to_tensor(labels) if self.on_device else paddle.from_dlpack(labels.copy())
         return self.batch_ops(tensor, label_tensor, epoch, batch) if self.batch_ops else (tensor, label_tensor)
 
     def _finished(self, images: np.ndarray | Tensor) -> np.ndarray | Tensor:

@@ -5,16 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
-import signal
-import threading
 import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing.connection import wait
 
 import cv2
 import numpy as np
@@ -22,6 +18,7 @@ import numpy as np
 from ppcls.data.files import FileDataset
 from ppcls.data.transforms import functional
 from ppcls.utils.errors import DataError, PeerError
+from ppcls.utils.forked import begin_forked
 
 MAX_JPEG_SIDE = 65500
 """The longest side, in pixels, that libjpeg writes."""
@@ -133,15 +130,7 @@ def _start_worker(source: FileDataset, shrinking: Shrinking) -> None:
     global _work
     _work = source, shrinking
     cv2.setNumThreads(0)
-    # Ctrl-C reaches all processes of a terminal; the one that writes decides.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # A parent that is killed cannot end its workers: they watch it.
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    wait([multiprocessing.parent_process().sentinel])
-    os.kill(os.getpid(), signal.SIGKILL)
+    begin_forked()
 
 
 def _encode_in_worker(indices: range) -> list[EncodedImage]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -31,6 +32,19 @@ class Position(NamedTuple):
     def draw(self) -> int:
         """What stands for the sample in `SampleRng` and `BatchRng`: its index, and its repetition above it."""
         return self.index + self.repeat * _MAX_SAMPLES
+
+
+def positions_of(epoch: int, indices: np.ndarray) -> list[Position]:
+    """Return the positions of these samples, int64 [N], as they come first in an epoch."""
+    new = tuple.__new__  # a named tuple's own constructor takes three times as long
+    return [new(Position, (epoch, index, 0, None)) for index in indices.tolist()]
+
+
+def indices_and_draws(positions: Sequence[Position]) -> tuple[np.ndarray, np.ndarray]:
+    """Return of all positions `Position.index` and `Position.draw`, each int64 [N]."""
+    _, indices, repeats, _ = zip(*positions)
+    columns = np.array(indices, np.int64), np.array(repeats, np.int64)
+    return columns[0], columns[0] + columns[1] * _MAX_SAMPLES
 
 
 def sample_at(dataset: Any, position: Position, seed: int, rng: SampleRng | None = None) -> tuple[np.ndarray, int]:

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from ppcls.config.registry import SAMPLERS, Count
-from ppcls.data.position import Position
+from ppcls.data.position import Position, positions_of
 
 _WORD = 2**64 - 1
 
@@ -156,7 +156,7 @@ class DistributedBatchSampler(Sampler):
                 chosen = order[head : head + self.batch_size]
             else:
                 chosen = self._share(order[num_full * self._global_batch_size :], order)
-            yield [Position(epoch, index) for index in chosen.tolist()]
+            yield positions_of(epoch, chosen)
 
     def _share(self, remainder: np.ndarray, order: np.ndarray) -> np.ndarray:
         """Return what this rank takes of the samples that do not fill a global batch."""

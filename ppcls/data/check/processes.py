@@ -4,15 +4,16 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 import cv2
+
+from ppcls.utils.forked import begin_forked
 
 Piece = TypeVar("Piece")
 Result = TypeVar("Result")
@@ -33,14 +34,18 @@ def in_processes(
     Args:
         function: runs in a forked process, which has all that this one has in memory.
         pieces: what it is called with; small.
-        num_workers: processes; 0 works in this one.
+        num_workers: processes at most; 0 works in this one.
         when_dead: called here with each piece that a process died of.
     """
     if num_workers == 0:
         for piece in pieces:
             yield piece, function(piece)
         return
-    rest, suspects = iter(pieces), deque[Piece]()
+    pieces = iter(pieces)
+    # A pool starts all its processes, also those for which there is no work.
+    first = list(islice(pieces, num_workers))
+    num_workers = max(len(first), 1)
+    rest, suspects = chain(first, pieces), deque[Piece]()
     while True:
         suspects.extend((yield from _until_one_dies(function, rest, num_workers)))
         if not suspects:
@@ -80,8 +85,7 @@ def _until_one_dies(
 def _begin(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
-    # Ctrl-C is for the process that waits; the pool then ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    begin_forked()
     cv2.setNumThreads(0)
 
 
