@@ -96,7 +96,7 @@ def test_a_killed_run_goes_on_from_the_middle_of_the_epoch(train, tmp_path):
     command = [sys.executable, "-c", KILLED_AFTER, str(tmp_path / "toy.yaml"), *overrides]
     root, toy_folder = Path(__file__).parents[1], Path(toys.__file__).parent
     killed = subprocess.run(
-        command, env={"PYTHONPATH": f"{root}:{toy_folder}", "PATH": ""}, capture_output=True, timeout=120, check=False
+        command, env={"PYTHONPATH": f"{root}:{toy_folder}", "PATH": ""}, capture_output=True, timeout=300, check=False
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     parts = tmp_path / "parts"

@@ -23,7 +23,7 @@ def run(arguments: list[str], **environment: str) -> subprocess.CompletedProcess
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PADDLE_", "CUDA_"))}
     command = [sys.executable, *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=ROOT, env={**clean, **environment}, capture_output=True, text=True, timeout=600, check=False
     )
 
 

@@ -27,7 +27,7 @@ def folder(tmp_path_factory):
         env={**clean, "PYTHONPATH": f"{ROOT}{os.pathsep}{TOYS}"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=600,
         check=False,
     )
     logs = "".join((folder / "log" / f"workerlog.{rank}").read_text()[-5000:] for rank in range(2))

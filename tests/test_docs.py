@@ -214,7 +214,7 @@ def run_apart(command):
     python = shlex.quote(sys.executable)
     command = re.sub(r"\bpython3?(?= )", lambda match: python, command, count=1)
     environment = {key: value for key, value in os.environ.items() if not key.startswith("PADDLE_")}
-    finished = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=120)
+    finished = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, timeout=300)
     print(finished.stdout, finished.stderr)
     return finished.returncode
 

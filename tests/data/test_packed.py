@@ -201,7 +201,7 @@ def test_processes_read_at_the_same_time(packed, method):
     expected = [_digest_of(dataset, index) for index in range(NUM_IMAGES)]
     with ProcessPoolExecutor(2, get_context(method)) as pool:
         tasks = [pool.submit(_digest_of, dataset, index) for index in [*range(NUM_IMAGES)] * 5]
-        assert [task.result(timeout=100) for task in tasks] == expected * 5
+        assert [task.result(timeout=300) for task in tasks] == expected * 5
 
 
 def test_a_pickled_pack_opens_its_file_again(packed):
@@ -251,7 +251,7 @@ class Killed(ImageNetDataset):
 def test_after_kill_9_the_pack_goes_on_and_ends_the_same(folder, packed, victim):
     process = get_context("fork").Process(target=pack, args=(Killed(folder, victim), folder / "y.pack"))
     process.start()
-    process.join(100)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
     assert not (folder / "y.pack").exists()
     if (folder / "y.pack.partial").exists():
@@ -293,7 +293,7 @@ def test_after_a_stop_at_any_system_call_the_pack_goes_on_and_ends_the_same(fold
 def test_what_the_journal_does_not_have_in_full_is_made_anew(folder, packed, torn):
     killed = get_context("fork").Process(target=pack, args=(Killed(folder, 13), folder / "y.pack"))
     killed.start()
-    killed.join(100)
+    killed.join(300)
     with open(folder / "y.pack.partial.journal", "ab") as journal:
         journal.write(torn)
     assert pack(listed(folder), folder / "y.pack") == 10
@@ -323,9 +323,9 @@ def test_workers_end_with_the_process_that_writes(folder):
     process = get_context("fork").Process(target=pack, args=(source, folder / "y.pack"), kwargs={"num_workers": 2})
     process.start()
     os.close(writing)
-    process.join(100)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
-    assert select.select([reading], [], [], 100)[0] == [reading]
+    assert select.select([reading], [], [], 300)[0] == [reading]
     assert os.read(reading, 1) == b""
     os.close(reading)
 
@@ -387,7 +387,7 @@ except StorageError as error:
 def test_a_full_disk_is_one_line_and_keeps_what_fits(folder, packed, share):
     limit = max(int(packed.stat().st_size * share), 2 * HEADER_BYTES)
     code = LIMITED.format(tests=str(Path(__file__).parent), limit=limit, folder=str(folder))
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.stderr == ""
     kept = pack(listed(folder), folder / "y.pack")
     assert f"y.pack.partial: cannot be written (File too large); {kept} of {NUM_IMAGES} images are kept" in done.stdout

@@ -20,7 +20,7 @@ TOYS = Path(toys.__file__).parent
 def in_process_of_its_own(name, *arguments):
     command = [sys.executable, str(ROOT / "tools" / f"{name}.py"), *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": str(TOYS), "PYTHONWARNINGS": ""}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,11 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 import time
-from multiprocessing import active_children
+from multiprocessing import active_children, get_context
 
 import cv2
 import numpy as np
@@ -300,11 +301,34 @@ def test_no_work_is_lost_when_a_process_dies_while_a_result_is_used():
         results[number] = result
         if len(results) == 1:
             # The pool ends its other process as well when it has found that it is broken.
-            deadline = time.monotonic() + 100
+            deadline = time.monotonic() + 300
             while active_children():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
     assert results == {number: "dead" if number == 5 else number * number for number in range(40)}
+
+
+def test_processes_end_with_the_one_that_waits():
+    def start_and_die():
+        list(in_processes(lambda number: os.kill(os.getppid(), signal.SIGKILL), range(40), 2, lambda number: None))
+
+    # Every process forked from now on holds the writing end of the pipe until it ends.
+    reading, writing = os.pipe()
+    process = get_context("fork").Process(target=start_and_die)
+    process.start()
+    os.close(writing)
+    process.join(100)
+    assert process.exitcode == -signal.SIGKILL
+    assert select.select([reading], [], [], 100)[0] == [reading]
+    assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+def test_no_process_is_started_that_has_nothing_to_do():
+    running = set()
+    for _ in in_processes(abs, range(3), 50, abs):
+        running.update(active_children())
+    assert 1 <= len(running) <= 3
 
 
 def test_an_image_that_the_decoder_dies_of_is_named(folder, monkeypatch):

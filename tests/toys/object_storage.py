@@ -101,4 +101,4 @@ class ObjectStorage:
         headers = {"Content-Type": "text/plain"}
         request = urllib.request.Request(f"{self.endpoint}/moto-api/{what}", data=data, headers=headers, method="POST")
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        opener.open(request, timeout=20).close()
+        opener.open(request, timeout=300).close()

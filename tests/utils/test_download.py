@@ -245,7 +245,7 @@ def test_one_process_downloads_and_the_others_wait(server, cache):
         time.sleep(0.01)
     time.sleep(0.3)  # for the others to find the lock
     server.release.set()
-    paths = {process.communicate(timeout=60)[0].strip() for process in processes}
+    paths = {process.communicate(timeout=300)[0].strip() for process in processes}
     assert [process.returncode for process in processes] == [0, 0, 0]
     assert len(paths) == 1 and len(server.requests) == 1
 
