@@ -103,8 +103,11 @@ def encoded(source: FileDataset, indices: range, shrinking: Shrinking, num_worke
         return
     # Forked, so that a list of millions of paths is there without being sent.
     context = multiprocessing.get_context("fork")
+    starts = range(0, len(indices), _TASK_IMAGES)
+    tasks = (indices[start : start + _TASK_IMAGES] for start in starts)
+    # A pool starts all its processes, also those for which there is no work.
+    num_workers = max(min(num_workers, len(starts)), 1)
     pool = ProcessPoolExecutor(num_workers, context, _start_worker, (source, shrinking))
-    tasks = (indices[start : start + _TASK_IMAGES] for start in range(0, len(indices), _TASK_IMAGES))
     waiting: deque = deque()
     try:
         for task in tasks:

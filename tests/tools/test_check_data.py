@@ -310,7 +310,8 @@ def test_no_work_is_lost_when_a_process_dies_while_a_result_is_used():
 
 def test_processes_end_with_the_one_that_waits():
     def start_and_die():
-        list(in_processes(lambda number: os.kill(os.getppid(), signal.SIGKILL), range(40), 2, lambda number: None))
+        parent = os.getpid()
+        list(in_processes(lambda number: os.kill(parent, signal.SIGKILL), range(40), 2, lambda number: None))
 
     # Every process forked from now on holds the writing end of the pipe until it ends.
     reading, writing = os.pipe()
