@@ -219,7 +219,8 @@ class WorkerSettings:
 
     Args:
         num_workers: processes that read and transform images; 0 does it in the training process. By default one
-            for each core that a process of the run has, at most 8.
+            for each core that a process of the run has, at most 8; none on a single core, and none for images that
+            lie in memory and are made many at a time.
         use_shared_memory: hand batches over in shared memory.
         prefetch_factor: batches that each worker makes ahead.
         timeout: seconds that one image may take; a worker that needs longer is ended, named and replaced.

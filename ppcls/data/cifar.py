@@ -97,6 +97,7 @@ class Cifar10(_Cifar):
     Raises:
         DataError: not there, cut off, damaged, or not these classes.
         StorageError: not the expected archive, or it cannot be downloaded.
+        ValueError: another ``mode``.
 
     YAML::
 

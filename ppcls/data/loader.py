@@ -46,7 +46,7 @@ class Loader:
         dataset: has ``len`` and ``sample(index, rng) -> (image, label)``.
         sampler: gives lists of `Position`.
         num_workers: processes that read and transform; 0 does it in this one, when a batch is asked for. None:
-            `default_workers`.
+            none for a data set that makes many samples at a time, `default_workers` for any other.
         use_shared_memory: hand batches over in shared memory, otherwise through a pipe.
         seed: of the run; with epoch and index it determines what the random operations draw.
         prefetch_factor: batches that each worker makes ahead.

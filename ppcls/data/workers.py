@@ -103,6 +103,10 @@ class WorkerPool:
         Args:
             tasks: positions of each batch; asked for as far ahead as batches are made.
             finish: called in this process. The arrays it gets are only good until it returns.
+
+        Raises:
+            DataError: a sample has ended two workers, or too many have died; the pool is closed then.
+            RuntimeError: asked for another batch after a later run has begun, or the pool was closed.
         """
         self._abandon()
         first = self._next_ticket

@@ -12,7 +12,12 @@ from ppcls.utils.errors import ConfigError, DataError
 
 @contextmanager
 def blamed_on(call: Call | float, section: str) -> Iterator[None]:
-    """What a part refuses (``ValueError``, `DataError`) is an error of the block that asks for it."""
+    """What a part refuses (``ValueError``, `DataError`) is an error of the block that asks for it.
+
+    Raises:
+        ConfigError: in place of a ``ValueError``.
+        DataError: in place of another one, with the block's place.
+    """
     where = f"{call.where}: {section}" if isinstance(call, Call) else section
     try:
         yield

@@ -67,7 +67,12 @@ class DeployedParts(Parts):
 
     @functools.cached_property
     def bundle(self) -> Bundle:
-        """The exported model, verified."""
+        """The exported model, verified.
+
+        Raises:
+            StorageError: it is not there, cut off or altered.
+            ConfigError: its description cannot be obeyed.
+        """
         assert self.settings.bundle is not None
         if not paddle.get_device().startswith("cpu"):
             logger.warning("Global.device is %s, but an exported model runs on the CPU", paddle.get_device())
@@ -92,7 +97,11 @@ class DeployedParts(Parts):
 
     @functools.cached_property
     def eval_loader(self) -> Loader:
-        """Evaluation batches of this process with the bundle's own preprocessing."""
+        """Evaluation batches of this process with the bundle's own preprocessing.
+
+        Raises:
+            ConfigError: the bundle tells another number of classes apart than ``Arch``.
+        """
         graph = self.bundle.graph
         if self.class_num is not None and graph.class_num != self.class_num:
             raise ConfigError(

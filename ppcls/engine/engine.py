@@ -121,7 +121,13 @@ class Engine:
         return state
 
     def eval(self) -> dict[str, float]:
-        """Evaluate ``Global.pretrained_model``, or ``Global.bundle``, on ``DataLoader.Eval``; the figures by name."""
+        """Evaluate ``Global.pretrained_model``, or ``Global.bundle``, on ``DataLoader.Eval``; the figures by name.
+
+        Raises:
+            NumericsError: they are not finite.
+            ConfigError: there are no weights.
+            StorageError: the weights are not all there.
+        """
         self._start_log("eval.log")
         _ = self.parts.eval_loader  # before the model: its labels are checked
         self._require_trained("evaluated")
@@ -152,6 +158,8 @@ class Engine:
 
         Raises:
             ParityError: the exported model does not answer as the trained one does.
+            StorageError: the directory holds something else, or the weights are not all there.
+            ConfigError: there are no weights, or the configuration cannot be exported.
         """
         self._start_log()
         self._refuse_bundle("exported")

@@ -63,7 +63,12 @@ class Parts:
 
     @functools.cached_property
     def model(self) -> nn.Layer:
-        """The architecture, filled with ``Arch.pretrained`` or ``Global.pretrained_model``."""
+        """The architecture, filled with ``Arch.pretrained`` or ``Global.pretrained_model``.
+
+        Raises:
+            ConfigError: it refuses its settings, or statistics cannot be shared here.
+            StorageError: the weights cannot be read.
+        """
         seed_everything(self.settings.seed)
         with blamed_on(self.config.Arch.model, "Arch"):
             model = self.config.Arch.model()
@@ -100,7 +105,11 @@ class Parts:
 
     @functools.cached_property
     def train_loss(self) -> CombinedLoss:
-        """What is minimized."""
+        """What is minimized.
+
+        Raises:
+            ConfigError: there is no such section, or its settings are refused.
+        """
         if self.config.Loss is None:
             raise ConfigError("Loss: the section is missing; training needs to know what to minimize")
         with blamed_on(self.config.call, "Loss.Train"):
@@ -108,7 +117,11 @@ class Parts:
 
     @functools.cached_property
     def eval_loss(self) -> CombinedLoss | None:
-        """What evaluation reports beside its metrics."""
+        """What evaluation reports beside its metrics.
+
+        Raises:
+            ConfigError: its settings are refused, or it is no mean.
+        """
         items = self.config.Loss.Eval if self.config.Loss else None
         with blamed_on(self.config.call, "Loss.Eval"):
             loss = None if items is None else build_loss(items)
@@ -130,7 +143,11 @@ class Parts:
 
     @functools.cached_property
     def batches_per_epoch(self) -> int:
-        """Training batches that count as an epoch, a multiple of ``Global.update_freq``."""
+        """Training batches that count as an epoch, a multiple of ``Global.update_freq``.
+
+        Raises:
+            ConfigError: the data set has not so many.
+        """
         available, wanted = len(self.train_loader), self.settings.iter_per_epoch
         if wanted and wanted > available:
             raise ConfigError(f"Global.iter_per_epoch: {wanted}, but the training set has only {available} batches")
@@ -299,7 +316,11 @@ class Parts:
 
     @property
     def infer(self) -> InferSettings:
-        """The section ``Infer``."""
+        """The section ``Infer``.
+
+        Raises:
+            ConfigError: there is none.
+        """
         if self.config.Infer is None:
             raise ConfigError("Infer: the section is missing; it says what happens to an image before the model")
         return self.config.Infer

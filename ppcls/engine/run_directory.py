@@ -100,7 +100,11 @@ def best_epoch(directory: Path) -> int:
 
 
 def stored_class_names(source: str | None) -> list[str] | None:
-    """The class names that a checkpoint or best weights were saved with; None for other weights."""
+    """The class names that a checkpoint or best weights were saved with; None for other weights.
+
+    Raises:
+        StorageError: what lies beside the weights cannot be read.
+    """
     if not source:
         return None
     given = Path(local_path(source)).expanduser()

@@ -207,7 +207,11 @@ class RandomInterpolationAugment(Transform):
 
 
 def width_height(size: int | list[int]) -> tuple[int, int]:
-    """Return (width, height) of a size as YAML writes it."""
+    """Return (width, height) of a size as YAML writes it.
+
+    Raises:
+        ValueError: not one or two lengths of at least 1.
+    """
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2 or min(pair) < 1:
         raise ValueError(f"size must be one length or [width, height], each at least 1; got {size}")

@@ -62,7 +62,11 @@ class Transform:
         raise NotImplementedError
 
     def __call__(self, image: Any, rng: SampleRng | None = None) -> np.ndarray:
-        """Draw and apply; without a generator only what is not random."""
+        """Draw and apply.
+
+        Raises:
+            ValueError: it draws, and there is no generator; or the image does not suit it.
+        """
         if rng is None and self.is_random:
             raise ValueError(f"{type(self).__name__} draws at random: call it with a SampleRng")
         return self.apply(image, self.draw(rng, image))
