@@ -282,8 +282,6 @@ def test_making_an_archive_of_a_wrong_folder_leaves_nothing(tmp_path, monkeypatc
 
 
 def test_an_image_goes_through_the_operations(folder):
-    from ppcls.data.transforms import DecodeImage, NormalizeImage
-
     ops = [DecodeImage(), NormalizeImage(scale=1.0, mean=[0.0] * 3, std=[1.0] * 3, order="")]
     image, label = Cifar10(str(folder), "test", transform_ops=ops).sample(4)
     assert (image.shape, image.dtype, label) == ((3, 32, 32), np.float32, 4)

@@ -12,7 +12,13 @@ from ppcls.config.registry import TRANSFORMS, Count
 from ppcls.data.rng import SampleRng
 from ppcls.data.transforms import functional, many
 from ppcls.data.transforms.checks import Pixels, check_area
-from ppcls.data.transforms.geometry import Interpolation, check_interpolation, draw_interpolation, width_height
+from ppcls.data.transforms.geometry import (
+    Interpolation,
+    Scaling,
+    check_interpolation,
+    draw_interpolation,
+    width_height,
+)
 from ppcls.data.transforms.transform import Transform
 
 
@@ -226,7 +232,7 @@ class RandCropImageV2(RandomCropImage):
 
 
 @TRANSFORMS.register
-class CropImageAtRatio(Transform):
+class CropImageAtRatio(Scaling):
     """Cut a square with ``size / (size + pad)`` of the shorter side out of the middle and scale it to ``size``.
 
     Args:
@@ -249,15 +255,6 @@ class CropImageAtRatio(Transform):
         self.size = size
         self.pad = pad
         self.interpolation = interpolation
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the interpolation is drawn anew for every image."""
-        return self.interpolation == "random"
-
-    def draw(self, rng: SampleRng, image: np.ndarray) -> str | None:
-        """Return the interpolation for this image."""
-        return draw_interpolation(rng, self.interpolation)
 
     def apply(self, image: np.ndarray, params: str | None) -> np.ndarray:
         """Return the scaled square."""

@@ -19,8 +19,27 @@ RANDOM_INTERPOLATIONS = ("bilinear", "bicubic")
 """What ``interpolation: random`` chooses from."""
 
 
+class Scaling(Transform):
+    """What scales images by an interpolation that may be drawn.
+
+    Attributes:
+        interpolation: as in `ResizeImage`.
+    """
+
+    interpolation: str | None
+
+    @property
+    def is_random(self) -> bool:
+        """Whether the interpolation is drawn anew for every image."""
+        return self.interpolation == "random"
+
+    def draw(self, rng: SampleRng, image: np.ndarray) -> str | None:
+        """Return the interpolation for this image."""
+        return draw_interpolation(rng, self.interpolation)
+
+
 @TRANSFORMS.register
-class ResizeImage(Transform):
+class ResizeImage(Scaling):
     """Scale the image, either to a size or so that its shorter side has a length.
 
     Args:
@@ -60,15 +79,6 @@ class ResizeImage(Transform):
         self.backend = backend
         self.return_numpy = return_numpy
         self._width_height = None if size is None else width_height(size)
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the interpolation is drawn anew for every image."""
-        return self.interpolation == "random"
-
-    def draw(self, rng: SampleRng, image: np.ndarray) -> str | None:
-        """Return the interpolation for this image."""
-        return draw_interpolation(rng, self.interpolation)
 
     def apply(self, image: np.ndarray, params: str | None) -> np.ndarray:
         """Return the scaled image."""
