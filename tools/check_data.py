@@ -53,11 +53,38 @@ def arguments() -> argparse.Namespace:
         parser.error("-o changes values of a YAML file; give one with -c")
     if options.config and (options.root or options.delimiter or options.class_num is not None):
         parser.error("--root, --delimiter and --class_num belong to --list; with -c the YAML file has them")
+    if options.delimiter == "":
+        parser.error("--delimiter: an empty text; leave it out for white space")
     if options.class_num is not None and options.class_num < 1:
         parser.error("--class_num: at least 1")
     if options.workers is not None and options.workers < 0:
         parser.error("--workers: at least 0")
     return options
+
+
+class Report:
+    """The file that every fault is written to."""
+
+    def __init__(self, path) -> None:
+        self.path = path
+        self.file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (closed by `close`)
+
+    def write(self, record) -> None:
+        """Write one fault."""
+        self._do(self.file.write, json.dumps(record, ensure_ascii=False) + "\n")
+
+    def close(self) -> None:
+        """Write what is not written yet."""
+        self._do(self.file.close)
+
+    def _do(self, call, *arguments) -> None:
+        from ppcls.utils.errors import StorageError
+
+        try:
+            call(*arguments)
+        except OSError as error:
+            # Such as a full disk; the error of a write does not say of which file.
+            raise StorageError(f"{self.path}: cannot be written ({error.strerror})") from error
 
 
 class Findings:
@@ -79,7 +106,7 @@ class Findings:
                 kept.append(fault)
             if self.report:
                 record = {"kind": fault.kind, "is_fault": not self.is_note(fault.kind), **vars(fault)}
-                self.report.write(json.dumps(record, ensure_ascii=False) + "\n")
+                self.report.write(record)
 
     def is_note(self, kind) -> bool:
         """Whether what is of this kind is no fault."""
@@ -197,7 +224,7 @@ def main() -> None:
     started = time.monotonic()
     found, class_num = data_sets(options)
     with ExitStack() as stack:
-        report = stack.enter_context(open(options.report, "w", encoding="utf-8")) if options.report else None
+        report = stack.enter_context(closing(Report(options.report))) if options.report else None
         findings = Findings(options.allow, sys.maxsize if options.all else SHOWN, report)
         cache = open_cache(options)
         if cache:

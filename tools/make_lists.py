@@ -4,6 +4,7 @@
 import argparse
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 if not __package__:  # run from a checkout, not installed
@@ -40,6 +41,8 @@ def arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if not (0 <= options.val < 1 and 0 <= options.test < 1 and options.val + options.test < 1):
         parser.error("--val and --test: parts of 1, 0 or more, that leave something to train on")
+    if "://" in options.output:
+        parser.error(f"--output: {options.output}: lists are written to a folder of this machine; give a path")
     if options.workers is not None and options.workers < 0:
         parser.error("--workers: at least 0")
     return options
@@ -116,13 +119,24 @@ def contents_of(root, paths, num_workers):
 
 
 def write_files(output, texts) -> None:
-    """Write the lists, all or none; of an earlier run's lists, those that have no successor go."""
-    for name, text in texts.items():
-        (output / f".{name}.partial").write_text(text, encoding="utf-8")
-    for name in {f"{part}_list.txt" for part in PARTS} - set(texts):
-        (output / name).unlink(missing_ok=True)
-    for name in texts:
-        os.replace(output / f".{name}.partial", output / name)
+    """Write the lists, all or none; those of an earlier run go."""
+    from ppcls.utils.errors import StorageError
+
+    partial = {name: output / f".{name}.partial" for name in texts}
+    try:
+        for name, text in texts.items():
+            partial[name].write_text(text, encoding="utf-8")
+        # First of all the old ones: where this is killed half-way, lists of two divisions would share images.
+        for name in (*(f"{part}_list.txt" for part in PARTS), LABEL_MAP):
+            (output / name).unlink(missing_ok=True)
+        for name, path in partial.items():
+            os.replace(path, output / name)
+    except OSError as error:
+        raise StorageError(f"{output}: cannot be written ({error.strerror or error})") from error
+    finally:
+        for path in partial.values():
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def print_some(title, lines) -> None:

@@ -70,6 +70,14 @@ def parse() -> argparse.Namespace:
         "--on_bad", choices=("error", "skip"), default="error", help="images that cannot be decoded (default: error)"
     )
     arguments = parser.parse_args()
+    named = [place for place in (arguments.output, arguments.verify, *(arguments.unpack or ())) if place is not None]
+    if "" in named:
+        parser.error("-o, --verify and --unpack: an empty name")
+    for place in named:
+        if "://" in place:
+            parser.error(f"{place}: packs are written and read on a disk of this machine; give a path")
+    if arguments.delimiter == "":
+        parser.error("--delimiter: an empty text; leave it out for white space")
     if arguments.output and not arguments.image_root:
         parser.error("-o needs --image_root, the folder that is packed")
     if not arguments.output and (arguments.image_root or arguments.cls_label_path or arguments.resize_short):

@@ -231,8 +231,8 @@ def unpack(pack: Pack, folder: str | os.PathLike) -> Iterator[int]:
         DataError: an image is damaged, or two different ones have one name.
         StorageError: the folder is not empty, or cannot be written.
     """
-    folder = Path(folder)
-    partial = folder.with_name(f".{folder.name}.unpacking")
+    folder = Path(folder).absolute()
+    partial = folder.parent / f".{folder.name}.unpacking"
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise StorageError(f"{folder}: exists and is not an empty folder; choose another")

@@ -128,6 +128,20 @@ def test_paths_that_lead_out_of_the_folder_are_unpacked_within_it(folder):
     assert [path.name for path in (folder / "deep").iterdir()] == ["out"]
 
 
+def test_a_pack_is_unpacked_into_the_folder_one_is_in(folder, packed, monkeypatch):
+    (folder / "here").mkdir()
+    monkeypatch.chdir(folder / "here")
+    list(unpack(Pack(packed), "."))
+    assert (folder / "here" / "list.txt").read_text() == (folder / "list.txt").read_text()
+
+
+@pytest.mark.parametrize("place", [".", "/"])
+def test_a_folder_without_a_name_that_holds_something_is_refused(folder, packed, monkeypatch, place):
+    monkeypatch.chdir(folder / "images")
+    with pytest.raises(StorageError, match="not an empty folder"):
+        list(unpack(Pack(packed), place))
+
+
 def test_a_folder_that_holds_something_is_not_unpacked_into(folder, packed):
     with pytest.raises(StorageError, match="not an empty folder"):
         list(unpack(Pack(packed), folder / "images"))

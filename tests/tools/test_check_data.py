@@ -223,9 +223,17 @@ def test_a_wrong_command_line_is_exit_code_2(process, folder):
     assert process("check_data", "--list", "a", "-c", "b").returncode == USAGE
     assert process("check_data", "--list", "a", "--class_num", "0").returncode == USAGE
     assert process("check_data", "-c", "b", "--root", "c").returncode == USAGE
+    assert process("check_data", "--list", folder / "train.txt", "--delimiter", "").returncode == USAGE
     done = process("check_data", "-c", folder / "gone.yaml")
     assert done.returncode == USAGE
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no disk that is always full")
+def test_a_report_on_a_full_disk_is_named(process, folder):
+    done = process("check_data", "--list", folder / "train.txt", "--class_num", 2, "--report", "/dev/full", "--fast")
+    assert done.returncode == STORAGE
+    assert done.stderr.splitlines() == ["/dev/full: cannot be written (No space left on device)"]
 
 
 def test_help_shows_how_it_is_called(process):

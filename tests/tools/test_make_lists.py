@@ -2,6 +2,7 @@
 """`tools/make_lists.py` as a person calls it."""
 
 import os
+import resource
 
 import cv2
 import numpy as np
@@ -99,6 +100,20 @@ def test_lists_that_are_there_stay_unless_forced(make, images):
     assert len(lines_of(images, "train_list.txt")) == 60
 
 
+def test_on_a_full_disk_the_lists_stay_as_they_were(make, images):
+    make()
+    before = {name: lines_of(images, name) for name in os.listdir(images.parent / "lists")}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes a file; the tool inherits it
+    try:
+        code, out, err = make("--seed", "1", "--force")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (code, out) == (STORAGE, "")
+    assert err.splitlines() == [f"{images.parent}/lists: cannot be written (File too large)"]
+    assert {name: lines_of(images, name) for name in os.listdir(images.parent / "lists")} == before
+
+
 def test_what_is_no_image_is_left_out_and_named(make, images):
     (images / "cat" / "readme.txt").write_text("x")
     (images / "cat" / "page.jpg").write_text("<html>")
@@ -176,6 +191,14 @@ def test_lists_are_not_written_among_the_classes(make, images):
 @pytest.mark.parametrize("arguments", [["--val", "1"], ["--val", "0.6", "--test", "0.4"], ["--test", "-1"], ["--x"]])
 def test_a_wrong_command_line_is_exit_code_2(make, arguments):
     assert make(*arguments)[0] == USAGE
+
+
+def test_lists_are_not_written_to_a_url(process, images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = process("make_lists", "--images", images, "--output", "s3://bucket/lists")
+    assert done.returncode == USAGE
+    assert "s3://bucket/lists: lists are written to a folder of this machine" in done.stderr
+    assert not list(tmp_path.glob("s3*"))
 
 
 def test_help_shows_how_it_is_called(process):

@@ -75,6 +75,10 @@ def test_bad_images_end_it_or_are_left_out_by_name(process, data, tmp_path):
         (("-o", "x.pack", "--image_root", "/none/such"), "/none/such: cannot be read"),
         (("-o", "/proc/x.pack", "--image_root", "DATA"), "/proc/x.pack.partial: cannot be written"),
         (("--unpack", "none.pack", "out"), "none.pack: cannot be read"),
+        (("-o", "x.pack", "--image_root", "y", "--delimiter", ""), "--delimiter: an empty text"),
+        (("-o", "", "--image_root", "y"), "an empty name"),
+        (("--verify", ""), "an empty name"),
+        (("-o", "s3://bucket/x.pack", "--image_root", "DATA"), "s3://bucket/x.pack: packs are written and read on a"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(process, data, arguments, expected):
