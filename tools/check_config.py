@@ -44,11 +44,14 @@ def missing_files(config) -> Iterator[str]:
 def places(config) -> Iterator[str]:
     """Where the operations on images run, as comments behind the file."""
     from ppcls.data.pipeline import Pipeline
+    from ppcls.engine.blame import blamed_on
 
     for name, settings in (("Train", config.DataLoader.Train), ("Eval", config.DataLoader.Eval)):
         if settings is None:
             continue
-        pipeline = Pipeline([call() for call in settings.dataset.source.kwargs.get("transform_ops") or ()])
+        source = settings.dataset.source
+        with blamed_on(source, f"DataLoader.{name}.dataset"):
+            pipeline = Pipeline([call() for call in source.kwargs.get("transform_ops") or ()])
         finishing = pipeline.finish().ops
         here = pipeline.ops[: len(pipeline.ops) - len(finishing)]
         batch_ops = [call.name for call in settings.dataset.batch_transform_ops or ()]

@@ -13,7 +13,6 @@ from ppcls.data.finish import Finish
 from ppcls.data.rng import BatchRng, SampleRng
 from ppcls.data.transforms import functional
 from ppcls.data.transforms.decode import DecodeImage
-from ppcls.data.transforms.tensor import ToCHWImage, ToTensor
 from ppcls.data.transforms.transform import Transform
 
 
@@ -22,10 +21,14 @@ class Pipeline:
 
     Args:
         ops: operations, applied in this order; the first may decode, and does so without being asked when left out.
+
+    Raises:
+        ValueError: an operation cannot stand where it stands.
     """
 
     def __init__(self, ops: Sequence[Callable]) -> None:
         self.ops = list(ops)
+        require_order(self.ops)
         self.num_finishing = 0
         self._is_split = False
         first, second = (*self.ops, None, None)[:2]
@@ -90,9 +93,22 @@ class Pipeline:
     @property
     def _is_channel_first(self) -> bool:
         """Whether the operations end with the channels first."""
-        return any(
-            isinstance(op, ToCHWImage)
-            or (isinstance(op, ToTensor) and op.data_format == "CHW")
-            or (isinstance(op, DecodeImage) and op.channel_first)
-            for op in self._ops
-        )
+        return any(isinstance(op, Transform) and op.makes_channel_first for op in self._ops)
+
+
+def require_order(ops: Sequence[Callable]) -> None:
+    """Make sure that no operation for images [H, W, C] stands behind one that makes them [C, H, W].
+
+    Some would fail with every image; others would mirror, turn or crop it along the wrong axes.
+
+    Raises:
+        ValueError: one does; names both.
+    """
+    maker = None
+    for op in ops:
+        if isinstance(op, Transform):
+            if maker and not op.takes_channel_first:
+                name = type(op).__name__
+                raise ValueError(f"{name} takes images [H, W, C], {maker} makes [C, H, W]; put {name} before it")
+            if op.makes_channel_first:
+                maker = type(op).__name__

@@ -32,6 +32,7 @@ def build_loader(
     is_train: bool,
     class_num: int | None,
     class_names: Sequence[str] | None,
+    num_channels: int,
     seed: int,
     output_dir: Path,
 ) -> Loader:
@@ -43,6 +44,7 @@ def build_loader(
         is_train: every rank gets as many samples; otherwise each sample comes once.
         class_num: of the model; labels are held against it. None where it is not known.
         class_names: by which the data set has to number its classes; None for its own order.
+        num_channels: of an image that the model takes.
         seed: of the run.
         output_dir: where samples that cannot be read are reported.
 
@@ -58,7 +60,7 @@ def build_loader(
     if class_num is not None:
         dataset.check_labels(class_num)
     with blamed_on(source, f"DataLoader.{name}.dataset"):
-        _try_image(dataset, name, seed, settings.on_bad_sample == "skip")
+        _try_image(dataset, name, seed, num_channels, settings.on_bad_sample == "skip")
     sampler = _sampler(settings, dataset, name, is_train, seed)
     finish = dataset.pipeline.finish() if isinstance(dataset, ImageDataset) else Finish([], is_channel_first=True)
     if settings.dataset.batch_transform_ops:
@@ -78,7 +80,7 @@ def build_loader(
     )
 
 
-def _try_image(dataset: Any, name: str, seed: int, may_skip: bool) -> None:
+def _try_image(dataset: Any, name: str, seed: int, num_channels: int, may_skip: bool) -> None:
     """Read one image: a wrong folder is found now, not when the evaluation after the first epoch starts."""
     image = None
     for index in range(min(MAX_TRIED, len(dataset))):
@@ -93,6 +95,11 @@ def _try_image(dataset: Any, name: str, seed: int, may_skip: bool) -> None:
         raise ConfigError(
             f"DataLoader.{name}.dataset.transform_ops: end in {image.dtype} images, but a model takes float32; "
             "add NormalizeImage"
+        )
+    if image.ndim != 3 or image.shape[0] != num_channels:
+        raise ConfigError(
+            f"DataLoader.{name}.dataset.transform_ops: end in images {list(image.shape)}, but the model takes "
+            f"[{num_channels}, H, W] (Global.image_shape)"
         )
 
 

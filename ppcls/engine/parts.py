@@ -17,6 +17,7 @@ from ppcls.config.annotation import parameters_of
 from ppcls.config.registry import EVALUATORS, Call
 from ppcls.config.schema import InferSettings, LoaderSettings, OptimizerSettings
 from ppcls.data.loader import Loader
+from ppcls.data.pipeline import require_order
 from ppcls.engine.blame import blamed_on
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, SaveCheckpoint, VisualDLScalars
 from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
@@ -84,7 +85,10 @@ class Parts:
     @functools.cached_property
     def transforms(self) -> list[Any]:
         """From a single image file to the model's input."""
-        return [call() for call in self.infer.transforms]
+        with blamed_on(self.config.call, "Infer.transforms"):
+            transforms = [call() for call in self.infer.transforms]
+            require_order(transforms)
+        return transforms
 
     @functools.cached_property
     def postprocess(self) -> Any:
@@ -301,7 +305,10 @@ class Parts:
         if settings is None:
             raise ConfigError(f"DataLoader.{name}: the section is missing; it says which images to read")
         names = None if is_train else self.class_names
-        return build_loader(settings, name, is_train, self.class_num, names, self.settings.seed, self.output_dir)
+        channels, *_ = self.settings.image_shape
+        return build_loader(
+            settings, name, is_train, self.class_num, names, channels, self.settings.seed, self.output_dir
+        )
 
     def _records(self) -> tuple[Record, ...]:
         if not dist.is_main():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the operations run makes no difference to what comes out."""
 
+import re
 from pathlib import Path
 
 import cv2
@@ -15,13 +16,16 @@ from ppcls.data.rng import BatchRng, SampleRng
 from ppcls.data.transforms import (
     ColorJitter,
     DecodeImage,
+    Normalize,
     NormalizeImage,
     Pad,
     RandCropImage,
     RandFlipImage,
     RandomCropImage,
+    RandomErasing,
     ResizeImage,
     ToCHWImage,
+    ToTensor,
 )
 from ppcls.data.transforms.crop import CropParams
 
@@ -100,6 +104,27 @@ def test_what_cannot_be_split_runs_as_it_is_written(ops, num_finishing, on_devic
     finish = Finish(finish.ops, finish.is_channel_first, on_device=on_device)
     (batch,) = finish(split(image, SampleRng(0, 1, 0))[None], np.zeros(1, np.int64), 1, 0)[0].numpy()
     assert batch.dtype == expected.dtype and np.array_equal(batch, expected)
+
+
+@pytest.mark.parametrize(
+    ("ops", "message"),
+    [
+        ([ToCHWImage(), RandCropImage(8)], "RandCropImage takes images [H, W, C], ToCHWImage makes [C, H, W]; put"),
+        ([DecodeImage(channel_first=True), RandFlipImage()], "RandFlipImage takes images [H, W, C], DecodeImage makes"),
+        ([ToTensor(), Normalize(), RandomErasing()], "RandomErasing takes images [H, W, C], ToTensor makes"),
+        ([NormalizeImage(order=""), ToCHWImage(), ToCHWImage()], "ToCHWImage takes images [H, W, C], ToCHWImage makes"),
+        ([ToCHWImage(), NormalizeImage(order="hwc")], "NormalizeImage takes images [H, W, C], ToCHWImage makes"),
+        ([ToTensor(), Normalize(data_format="HWC")], "Normalize takes images [H, W, C], ToTensor makes"),
+    ],
+)
+def test_what_works_on_the_last_axis_is_refused_behind_what_moves_it(ops, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        Pipeline(ops)
+
+
+def test_what_works_on_the_first_axis_may_stand_behind_what_moves_it():
+    ops = [ToTensor(), Normalize(), ToTensor("HWC"), NormalizeImage(order="chw"), Negative()]
+    assert Pipeline(ops)(np.zeros((4, 5, 3), np.uint8)).shape == (3, 4, 5)
 
 
 @pytest.mark.parametrize("flip_code", [-1, 0, 1])

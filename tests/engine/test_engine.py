@@ -133,10 +133,30 @@ def test_the_deployed_description_holds_labels_and_preprocessing(toy_engine, wei
 
 def test_a_model_that_refuses_image_shape_is_said_in_one_line(toy_engine):
     with pytest.raises(
-        ConfigError, match=r"refuses an image of Global.image_shape \[1, 16, 16\]: .*channels"
+        ConfigError, match=r"refuses an image of Global.image_shape \[4, 16, 16\]: .*channels"
     ) as caught:
-        toy_engine("Global.image_shape=[1, 16, 16]").train()
+        toy_engine(
+            "Global.image_shape=[4, 16, 16]",
+            "DataLoader.Train.dataset.transform_ops.3.NormalizeImage.channel_num=4",
+            "DataLoader.Eval.dataset.transform_ops.1.NormalizeImage.channel_num=4",
+        ).train()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", ["train", "eval"])
+def test_images_of_other_channels_than_the_model_takes_are_refused(toy_engine, weights, verb):
+    engine = toy_engine(f"Global.pretrained_model={weights[0]}", "Global.image_shape=[1, 16, 16]")
+    with pytest.raises(ConfigError, match=r"end in images \[3, 16, 16\], but the model takes \[1, H, W\]"):
+        getattr(engine, verb)()
+
+
+def test_transforms_that_would_work_along_the_wrong_axes_are_refused(toy_engine, weights):
+    reordered = "transform_ops=[DecodeImage: {channel_first: true}, RandFlipImage: , NormalizeImage: ]"
+    with pytest.raises(ConfigError, match=r"DataLoader.Train.dataset: RandFlipImage takes images \[H, W, C\]"):
+        toy_engine(f"DataLoader.Train.dataset.{reordered}").train()
+    reordered = "transforms=[DecodeImage: , ToCHWImage: , ResizeImage: {size: 16}]"
+    with pytest.raises(ConfigError, match=r"Infer.transforms: ResizeImage takes images \[H, W, C\]"):
+        list(toy_engine(f"Global.pretrained_model={weights[0]}", f"Infer.{reordered}").infer())
 
 
 def test_images_that_are_not_normalized_are_refused_before_the_model_is_built(toy_engine):

@@ -81,6 +81,13 @@ def test_the_printed_file_can_be_checked_again(tool, tmp_path):
     )
 
 
+def test_operations_in_an_order_that_cannot_be_are_exit_code_2(tool):
+    ops = "DataLoader.Train.dataset.transform_ops=[DecodeImage: , ToCHWImage: , ResizeImage: {size: 8}]"
+    code, out, err = tool("check_config.py", "-c", PADDLECLAS, "-o", ops, "--print")
+    assert code == 2
+    assert err.endswith("ResizeImage takes images [H, W, C], ToCHWImage makes [C, H, W]; put ResizeImage before it\n")
+
+
 def test_a_missing_file_is_exit_code_2(tool):
     code, out, err = tool("check_config.py", "-c", "gone.yaml")
     assert (code, out) == (2, "")

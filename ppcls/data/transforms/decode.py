@@ -49,6 +49,11 @@ class DecodeImage(Transform):
         self.backend = backend
         self.draft = draft
 
+    @property
+    def makes_channel_first(self) -> bool:
+        """Whether the YAML says so."""
+        return self.channel_first
+
     def apply(self, image: bytes | np.ndarray, params: Any) -> np.ndarray:
         """Return the decoded image.
 

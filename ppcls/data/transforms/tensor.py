@@ -69,6 +69,11 @@ class NormalizeImage(Transform):
         self._mean_chw = self._mean.reshape(3, 1, 1)
         self._std_chw = self._std.reshape(3, 1, 1)
 
+    @property
+    def takes_channel_first(self) -> bool:
+        """Whether they are the layout that is normalized."""
+        return self.order == "chw"
+
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
         """Return the normalized image, in the layout it came in."""
         channel_axis = 0 if self.order == "chw" else 2
@@ -109,6 +114,11 @@ class ToCHWImage(Transform):
         - ToCHWImage:
     """
 
+    @property
+    def makes_channel_first(self) -> bool:
+        """Always."""
+        return True
+
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
         """Return a view with the channels first."""
         return image.transpose(2, 0, 1)
@@ -138,6 +148,16 @@ class ToTensor(Transform):
         refuse_keys(keys)
         check_layout(data_format)
         self.data_format = data_format
+
+    @property
+    def takes_channel_first(self) -> bool:
+        """Whether no axes are moved."""
+        return self.data_format == "HWC"
+
+    @property
+    def makes_channel_first(self) -> bool:
+        """Whether axes are moved."""
+        return self.data_format == "CHW"
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
         """Return the image in 0..1."""
@@ -189,6 +209,11 @@ class Normalize(Transform):
         self._std_chw = _per_channel("std", std)
         if not self._std_chw.all():
             raise ValueError(f"std must not contain zero; got {std}")
+
+    @property
+    def takes_channel_first(self) -> bool:
+        """Whether they are the layout that is normalized."""
+        return self.data_format == "CHW"
 
     def apply(self, image: np.ndarray, params: Any) -> np.ndarray:
         """Return the normalized image, in the layout it came in."""

@@ -31,6 +31,16 @@ class Transform:
         raise NotImplementedError
 
     @property
+    def takes_channel_first(self) -> bool:
+        """Whether images [C, H, W] suit it as well; otherwise it may not stand behind what makes them."""
+        return False
+
+    @property
+    def makes_channel_first(self) -> bool:
+        """Whether it makes [C, H, W] of images [H, W, C]."""
+        return False
+
+    @property
     def takes_batches(self) -> bool:
         """Whether images of one size can be worked on many at a time."""
         return type(self).apply_many is not Transform.apply_many
