@@ -12,12 +12,14 @@ from typing import Any
 
 import yaml
 
+from ppcls.utils.download import masked
 from ppcls.utils.errors import ConfigError
 
 BASE = "_base_"
 REPLACE = "_replace_"
 MAX_NODES = 100_000
 MAX_BYTES = 1 << 20
+MAX_FILES = 100  # with those that `_base_` names, each as often as it is named
 MAX_DEPTH = 50
 MAX_DIGITS = 100  # a number of a million digits takes minutes to convert
 TAGS = {f"tag:yaml.org,2002:{name}" for name in ("null", "bool", "int", "float", "str", "timestamp")}
@@ -51,7 +53,7 @@ def load_tree(path: str | os.PathLike, overrides: Iterable[str] = ()) -> Node:
         ConfigError: the file is missing or not valid YAML, a key stands twice, a base file is part
             of a circle, or an override's path leads nowhere.
     """
-    tree = _read(Path(path))
+    tree = _read(Path(path), [])
     problems: list[str] = []
     for text in overrides:
         try:
@@ -69,7 +71,7 @@ def override(tree: Node, text: str) -> None:
     Raises:
         ConfigError: no ``=``, a value that is not YAML, or a path through something that has no such place.
     """
-    where = f"-o {text}"
+    where = f"-o {masked(text)}"
     path, equals, value_text = text.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):
@@ -106,11 +108,14 @@ def _label(item: Node) -> str:
     return next(iter(item.value), "{}") if isinstance(item.value, dict) else str(item.value)
 
 
-def _read(path: Path, chain: tuple[Path, ...] = (), asked_by: str = "") -> Node:
+def _read(path: Path, sizes: list[int], chain: tuple[Path, ...] = (), asked_by: str = "") -> Node:
     shown = f"{asked_by}{_shown(path)}"
     text = _text_of(path, shown)
     if path.resolve() in chain:
         raise ConfigError(f"{shown} leads back to itself through {', '.join(map(_shown, chain))}")
+    sizes.append(len(text))
+    if len(sizes) > MAX_FILES or sum(sizes) > MAX_BYTES:  # files that name others ten times, and those others, ...
+        raise ConfigError(f"{shown}: more than {MAX_FILES} files or {MAX_BYTES} bytes through {BASE}")
     tree = _parse(text, _shown(path), is_file=True)
     if tree.value is None:
         tree.value = {}
@@ -121,7 +126,7 @@ def _read(path: Path, chain: tuple[Path, ...] = (), asked_by: str = "") -> Node:
     for name in bases.value if isinstance(bases.value, list) else [bases]:
         if not isinstance(name.value, str):
             raise ConfigError(f"{bases.where}: {BASE}: expected a path or a list of paths, found {_kind(name.value)}")
-        base = _read(path.parent / name.value, (*chain, path.resolve()), f"{name.where}: {BASE}: ")
+        base = _read(path.parent / name.value, sizes, (*chain, path.resolve()), f"{name.where}: {BASE}: ")
         merged = _merge(merged, base)
     return _merge(merged, tree)
 
@@ -161,7 +166,7 @@ def _merge(base: Node, later: Node) -> Node:
 def _parse(text: str, source: str, is_file: bool = False) -> Node:
     """YAML text to nodes; ``where`` is ``source:line`` in a file and ``source`` in an option."""
     try:
-        loader = yaml.SafeLoader(text)
+        loader = _Loader(text)
         try:
             root = loader.get_single_node()
             converter = _Converter(loader, source, is_file)
@@ -178,6 +183,20 @@ def _parse(text: str, source: str, is_file: bool = False) -> Node:
         raise ConfigError(f"{place}: not valid YAML: the character #x{error.character:04x} is not allowed") from error
     except RecursionError:
         raise ConfigError(f"{source}: nested too deeply to be a configuration") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Stops at too many values before they fill the memory; a megabyte of them takes 300."""
+
+    num_values = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Return the next value."""
+        self.num_values += 1
+        if self.num_values > MAX_NODES:
+            problem = f"more than {MAX_NODES} values; is this a configuration file?"
+            raise yaml.composer.ComposerError(None, None, problem, self.peek_event().start_mark)
+        return super().compose_node(parent, index)
 
 
 class _Converter:

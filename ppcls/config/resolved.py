@@ -11,6 +11,7 @@ import yaml
 
 from ppcls.config.annotation import parameters_of
 from ppcls.config.registry import Call, is_each_key
+from ppcls.utils.download import masked
 
 
 def resolved_text(call: Call, origins: bool = False) -> str:
@@ -104,4 +105,6 @@ def _item(call: Call, indent: int, dash: str = "- ", step: int = 2) -> Iterator[
 
 def _scalar(value: Any) -> str:
     text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10**6)
+    # Runs keep this text in their folder, and people pass such folders on.
+    text = masked(text)
     return text.removesuffix("\n").removesuffix("\n...")

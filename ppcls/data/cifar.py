@@ -16,7 +16,7 @@ from ppcls.data.dataset import ImageDataset
 from ppcls.data.image_folder import find_classes
 from ppcls.data.rng import BatchRng
 from ppcls.data.transforms import functional
-from ppcls.utils.download import expected_digest, fetch, is_url, without_secrets
+from ppcls.utils.download import expected_digest, fetch, is_url, masked, without_secrets
 from ppcls.utils.errors import DataError, StorageError
 from ppcls.utils.local_copy import INSIDE, archive_and_inside, local_folder
 from ppcls.utils.storage import sha256 as sha256_of
@@ -47,7 +47,7 @@ class _Cifar(ImageDataset):
         super().__init__(labels, transform_ops, names)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.data_file!r}, {self.mode}, {len(self)} images)"
+        return f"{type(self).__name__}({masked(str(self.data_file))!r}, {self.mode}, {len(self)} images)"
 
     def read(self, index: int) -> tuple[np.ndarray, int]:
         """Return an image, uint8 [32, 32, 3], and its label."""

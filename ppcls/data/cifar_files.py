@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import tarfile
 import zlib
@@ -13,11 +14,13 @@ from typing import Any
 
 import numpy as np
 
+from ppcls.utils.archive import entries_of, open_tar
 from ppcls.utils.errors import DataError
 from ppcls.utils.unpickle import load_arrays
 
 SIDE = 32
 IMAGE_BYTES = 3 * SIDE * SIDE
+MAX_FILE_BYTES = 256 << 20  # the largest of the official ones has 155 MB
 _URL = "https://www.cs.toronto.edu/~kriz"
 
 
@@ -97,7 +100,7 @@ def load_official(place: str, official: Official, mode: str) -> tuple[np.ndarray
     Raises:
         DataError: a file is missing, cut off or damaged; names it.
     """
-    files = (_Folder if os.path.isdir(place) else _Archive)(place)
+    files = _Folder(place) if os.path.isdir(place) else _Archive(place, official)
     for form, load, load_names in (
         (official.python, _load_python, _python_names),
         (official.binary, _load_binary, _binary_names),
@@ -145,14 +148,19 @@ def _files_of(folder: str) -> list[os.DirEntry]:
 class _Archive:
     """The files of a tar archive by name, whatever folder they are in; nothing is unpacked to disk."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, official: Official) -> None:
         self.place = place
+        forms = (*official.python.values(), *official.binary.values())
+        self.names = frozenset(name for names in forms for name in names)
         self.members: dict[str, tarfile.TarInfo] = {}
         self._guarded(self._list)
 
     def _list(self) -> None:
-        with tarfile.open(self.place) as archive:
-            self.members = {os.path.basename(member.name): member for member in archive if member.isfile()}
+        with open_tar(self.place) as archive:
+            for member in entries_of(archive):
+                name = os.path.basename(member.name)
+                if member.isfile() and name in self.names:
+                    self.members[name] = member
 
     def __contains__(self, name: str) -> bool:
         return name in self.members
@@ -163,7 +171,9 @@ class _Archive:
         return self._guarded(lambda: self._read(name))
 
     def _read(self, name: str) -> bytes:
-        with tarfile.open(self.place) as archive:
+        if self.members[name].size > MAX_FILE_BYTES:
+            raise tarfile.ReadError(f"{name} of {self.members[name].size} bytes")
+        with open_tar(self.place) as archive:
             file = archive.extractfile(self.members[name])
             data = file.read() if file else b""
         if len(data) != self.members[name].size:
@@ -173,7 +183,7 @@ class _Archive:
     def _guarded(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
-        except (tarfile.TarError, EOFError, zlib.error) as error:
+        except (tarfile.TarError, EOFError, RecursionError, ValueError, lzma.LZMAError, zlib.error) as error:
             reason = " ".join(str(error).split())
             raise DataError(
                 f"{self.place}: cut off, damaged or no tar archive ({reason}); download it again"

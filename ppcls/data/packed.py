@@ -11,6 +11,7 @@ import numpy as np
 from ppcls.config.registry import DATASETS, TRANSFORMS
 from ppcls.data.dataset import ImageDataset
 from ppcls.data.pack import Pack
+from ppcls.utils.download import masked
 from ppcls.utils.local_copy import local_path
 
 
@@ -49,7 +50,7 @@ class PackedDataset(ImageDataset):
         super().__init__(labels, transform_ops, names)
 
     def __repr__(self) -> str:
-        return f"PackedDataset({self.data_file!r}, {len(self)} images, {self.num_classes} classes)"
+        return f"PackedDataset({masked(self.data_file)!r}, {len(self)} images, {self.num_classes} classes)"
 
     def where(self, index: int) -> str:
         """Return the file, the image's number in it, and the path that it had."""

@@ -123,6 +123,8 @@ def load_bundle(directory: str | os.PathLike, runtime: str = "paddle") -> Bundle
             f"Global.runtime: {runtime}, but {directory} holds no {ONNX_GRAPH}; "
             "export it with --onnx, or write Global.runtime=paddle"
         )
+    if link := next((path for path in directory.iterdir() if path.is_symlink()), None):
+        raise StorageError(f"{link}: is a link, and a deployed model has none; export the model again")
     missing = [name for name in (GRAPH, PARAMETERS, DESCRIPTION) if name not in manifest["files"]]
     if missing:
         raise StorageError(f"{directory}: its manifest does not list {missing[0]}; export the model again")

@@ -28,7 +28,13 @@ MAX_RATIO = 200
 """Unpacked bytes for a byte of the archive; images reach about 1, and blank ones do not reach this."""
 UNSUSPICIOUS_BYTES = 100 << 20
 """Up to this size nobody asks how well an archive is compressed."""
+UNSUSPICIOUS_MEMBERS = 100_000
+"""Up to this number of files nobody asks how large they are."""
+_UNSUSPICIOUS_LIST_BYTES = 8 << 20
+MIN_MEMBER_BYTES = 200
+"""Bytes of the archive for each file in a larger one; an icon takes more."""
 _BLOCK_BYTES = 1 << 20
+_HEADER_BYTES = 1 << 17  # names and attributes of a tar member take less
 _OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _DAMAGED = (
     EOFError,
@@ -94,6 +100,9 @@ def parts_of(name: str) -> tuple[str, ...]:
     return path.parts
 
 
+_BOMB = "as only an archive that is made to fill disks does"
+
+
 @dataclass(frozen=True)
 class _Member:
     """One entry of an archive; ``trouble`` says why it cannot be accepted."""
@@ -117,7 +126,7 @@ def _write_members(archive: Path, directory: Path, shown: str) -> None:
                 raise DataError(f"{here} {error}; nothing was unpacked") from error
             if member.trouble:
                 raise DataError(f"{here} {member.trouble}; nothing was unpacked")
-            limits.add(member.size)
+            limits.add_member(member.size)
             target = directory.joinpath(*parts)
             try:
                 if member.is_folder:
@@ -153,11 +162,22 @@ class _Limits:
         self.free_bytes = free_bytes
         self.shown = shown
         self.total = 0
+        # Nearly nothing but the list is in an archive of empty files; images take ten times the room of their entries.
+        self.most_directory_bytes = max(_UNSUSPICIOUS_LIST_BYTES, archive_bytes // 4)
+        self.most_members = max(UNSUSPICIOUS_MEMBERS, archive_bytes // MIN_MEMBER_BYTES)
+        self.num_members = 0
 
     def add(self, size: int) -> None:
         """Count bytes that are about to be unpacked."""
         self.total += size
         self.require(self.total)
+
+    def add_member(self, size: int) -> None:
+        """Count a file or folder that is about to be made."""
+        self.num_members += 1
+        if self.num_members > self.most_members:
+            raise DataError(f"{self.shown}: holds more than {self.most_members} members, {_BOMB}; nothing was unpacked")
+        self.add(size)
 
     def require(self, total: int) -> None:
         """Refuse what is too much.
@@ -168,8 +188,8 @@ class _Limits:
         """
         if total > self.most:
             raise DataError(
-                f"{self.shown}: holds {_size(total)} or more, over {MAX_RATIO} times its own size, as only an archive "
-                "that is made to fill disks does; nothing was unpacked"
+                f"{self.shown}: holds {_size(total)} or more, over {MAX_RATIO} times its own size, {_BOMB}; "
+                "nothing was unpacked"
             )
         if total > self.free_bytes:
             raise StorageError(
@@ -185,13 +205,42 @@ def _members(archive: Path, limits: _Limits) -> Iterator[_Member]:
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         yield from _zip_members(archive, limits)
         return
+    with open_tar(archive) as opened:
+        yield from _tar_members(opened, limits)
+
+
+@contextmanager
+def open_tar(path: str | os.PathLike) -> Iterator[tarfile.TarFile]:
+    """Open a tar file, compressed or not, whose headers cannot fill the memory; the stream is a `_Tail`."""
+    with open(path, "rb") as file:
+        start = file.read(8)
     opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), open)
-    with opener(archive, "rb") as stream:
-        yield from _tar_members(_Tail(stream), limits)
+    with opener(path, "rb") as stream, tarfile.open(fileobj=_Tail(stream), mode="r:") as opened:
+        opened.fileobj.most = sys.maxsize  # its first header has been read
+        yield opened
+
+
+def entries_of(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar file, one at a time: a million of them do not stay in memory.
+
+    Raises:
+        tarfile.TarError: damaged, or what it says of all members is too much to keep.
+    """
+    stream = opened.fileobj
+    while True:
+        stream.most = _HEADER_BYTES
+        entry = opened.next()
+        stream.most = sys.maxsize
+        if entry is None:
+            return
+        opened.members.clear()
+        if sum(map(len, opened.pax_headers.values())) > _BLOCK_BYTES:
+            raise tarfile.ReadError("its headers are too large")
+        yield entry
 
 
 def _zip_members(archive: Path, limits: _Limits) -> Iterator[_Member]:
-    with zipfile.ZipFile(archive) as opened:
+    with open(archive, "rb") as file, zipfile.ZipFile(_Directory(file, limits.most_directory_bytes)) as opened:
         entries = opened.infolist()
         limits.require(sum(entry.file_size for entry in entries))
         for entry in entries:
@@ -208,37 +257,53 @@ def _zip_members(archive: Path, limits: _Limits) -> Iterator[_Member]:
             )
 
 
-def _tar_members(stream: _Tail, limits: _Limits) -> Iterator[_Member]:
-    with tarfile.open(fileobj=stream, mode="r:") as opened:
-        while (entry := opened.next()) is not None:
-            opened.members.clear()  # else a million of them stay in memory
-            trouble = None
-            if entry.issym() or entry.islnk():
-                trouble = "is a link"
-            elif not (entry.isreg() or entry.isdir()):
-                trouble = "is neither a file nor a folder"
-            size = entry.size if entry.isreg() else 0
-            yield _Member(entry.name, size, entry.isdir(), trouble, lambda entry=entry: opened.extractfile(entry))
-        # tarfile takes the end of the file for the end of the archive, wherever it comes.
-        if stream.last != bytes(tarfile.BLOCKSIZE):
-            raise EOFError("it ends before its end mark")
-        # The checksum of a compressed file stands behind its last byte.
-        while block := stream.read(_BLOCK_BYTES):
-            limits.add(len(block))
+def _tar_members(opened: tarfile.TarFile, limits: _Limits) -> Iterator[_Member]:
+    stream = opened.fileobj
+    for entry in entries_of(opened):
+        trouble = None
+        if entry.issym() or entry.islnk():
+            trouble = "is a link"
+        elif not (entry.isreg() or entry.isdir()):
+            trouble = "is neither a file nor a folder"
+        size = entry.size if entry.isreg() else 0
+        yield _Member(entry.name, size, entry.isdir(), trouble, lambda entry=entry: opened.extractfile(entry))
+    # tarfile takes the end of the file for the end of the archive, wherever it comes.
+    if stream.last != bytes(tarfile.BLOCKSIZE):
+        raise EOFError("it ends before its end mark")
+    # The checksum of a compressed file stands behind its last byte.
+    while block := stream.read(_BLOCK_BYTES):
+        limits.add(len(block))
 
 
 class _Tail:
-    """A file that remembers the last block it gave."""
+    """A file that remembers the last block it gave, and gives at most so much at once."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.stream = stream
         self.seek = stream.seek
         self.tell = stream.tell
         self.last = b""
+        self.most = _HEADER_BYTES
 
     def read(self, size: int = -1) -> bytes:
+        if not 0 <= size <= self.most:
+            raise ValueError(f"a header of {size} bytes")
         self.last = self.stream.read(size)
         return self.last
+
+
+class _Directory:
+    """A zip file whose list of members, which `zipfile` reads at once, may not be larger than so much."""
+
+    def __init__(self, file: IO[bytes], most: int) -> None:
+        self.file = file
+        self.most = most
+        self.seek, self.tell, self.seekable = file.seek, file.tell, file.seekable
+
+    def read(self, size: int = -1) -> bytes:
+        if size > self.most:
+            raise zipfile.BadZipFile(f"its list of members has {size} bytes, {_BOMB}")
+        return self.file.read(size)
 
 
 @contextmanager

@@ -31,6 +31,8 @@ TIMEOUT_SECONDS = 30
 NUM_ATTEMPTS = 3
 FIRST_WAIT_SECONDS = 1.0
 _BLOCK_BYTES = 1 << 18
+# Up to the last @ before the path, as `urllib.parse` splits it: a password may have an @ in it.
+_URL = re.compile(r"(\w+://)([^/?#\s]*@)?([^?#\s]*)(\?[^#\s]*)?")
 _chosen_directory: str | None = None
 
 
@@ -45,6 +47,16 @@ def without_secrets(url: str) -> str:
         return url
     parts = urllib.parse.urlsplit(url)
     return urllib.parse.urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def masked(text: str) -> str:
+    """Return a text in which the user, the password and the query of every URL are replaced by ``***``."""
+    return _URL.sub(_masked_url, text)
+
+
+def _masked_url(match: re.Match) -> str:
+    start, credentials, place, query = match.groups()
+    return f"{start}{'***@' if credentials else ''}{place}{'?***' if query else ''}"
 
 
 def use_cache_dir(directory: str | None) -> None:

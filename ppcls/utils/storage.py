@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from ppcls.utils.errors import StorageError
 
 MANIFEST = "manifest.json"
 LOCK = ".lock"
+_MAX_MANIFEST_BYTES = 1 << 20
 
 
 @contextmanager
@@ -118,12 +120,15 @@ def verify(directory: str | os.PathLike) -> dict:
     """
     directory = Path(directory)
     try:
+        status = (directory / MANIFEST).lstat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MANIFEST_BYTES:
+            raise ValueError("not a file of at most 1 MiB")
         manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
         files = dict(manifest["files"])
         expected = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
     except FileNotFoundError:
         raise StorageError(f"{directory}: not complete, it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise StorageError(f"{directory / MANIFEST}: cannot be read ({error})") from error
     for name, (size, digest) in expected.items():
         path = directory / name

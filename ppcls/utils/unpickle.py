@@ -15,6 +15,7 @@ import numpy as np
 _BAD_PICKLE = (
     pickle.UnpicklingError,
     ArithmeticError,
+    AssertionError,
     AttributeError,
     EOFError,
     ImportError,
@@ -136,7 +137,9 @@ class _NoBytes(_StandIn):
         return b""
 
 
-class _ArrayUnpickler(pickle.Unpickler):
+# The one written in Python: the other keeps what a pickle numbers in a table, and a few bytes that number something
+# 2**31 have it fill all memory.
+class _ArrayUnpickler(pickle._Unpickler):
     """Allows what NumPy arrays and plain containers need (protocols 0 to 4) and refuses every other global."""
 
     allowed = {
