@@ -82,7 +82,7 @@ def test_two_machines_of_one_process_train_as_one_machine_of_two(trained, tmp_pa
         ]
         for directory in (output, tmp_path / "output")
     )
-    assert [record["event"] for record in one] == ["train", "epoch", "eval"]
+    assert [record["event"] for record in one] == ["train", "epoch", "eval", "exit"]
     assert two == one
     weights = [
         (directory / "epoch_1" / "model.safetensors").read_bytes() for directory in (output, tmp_path / "output")

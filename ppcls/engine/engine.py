@@ -29,6 +29,7 @@ from ppcls.engine.parts import Parts, argument_of
 from ppcls.engine.restore import restore
 from ppcls.engine.resume_point import AUTO
 from ppcls.engine.run_directory import BEST, CONFIG_COPY, LOG, directory_of
+from ppcls.engine.run_record import RunRecord
 from ppcls.engine.sample_images import sample_images
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.utils import dist
@@ -86,9 +87,11 @@ class Engine:
                     if self.settings.checkpoints == AUTO:
                         restore(self.parts.output_dir, self.settings.output_url)
                     stack.enter_context(self.parts.mirror or nullcontext())
-            return self._train()
+            # Inside the mirror, which copies what is written at the end.
+            record = stack.enter_context(RunRecord(self.parts.output_dir, self.settings.epochs))
+            return self._train(record)
 
-    def _train(self) -> TrainState:
+    def _train(self, record: RunRecord) -> TrainState:
         settings, parts = self.settings, self.parts
         loaders = {"Train": parts.train_loader}
         if settings.eval_during_train:
@@ -101,6 +104,7 @@ class Engine:
         state = parts.checkpointer.start(settings.checkpoints)
         if dist.is_main():
             (parts.output_dir / CONFIG_COPY).write_text(resolved_text(self.config.call), encoding="utf-8")
+            record.start(state, self.device)
         if state.epochs_done >= settings.epochs:
             logger.info("nothing to do: %d of %d epochs are done", state.epochs_done, settings.epochs)
         model = paddle.DataParallel(parts.model) if dist.world_size() > 1 else parts.model

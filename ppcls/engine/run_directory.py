@@ -17,9 +17,10 @@ from ppcls.utils.storage import remove, verify
 
 BEST = "best_model"
 CONFIG_COPY = "config.yaml"
+ENVIRONMENT = "environment.json"
 JSON_LINES = "train.jsonl"
 LOG = "train.log"
-RECORDS = (CONFIG_COPY, JSON_LINES, REPORT)
+RECORDS = (CONFIG_COPY, ENVIRONMENT, JSON_LINES, REPORT)
 NUM_NEWEST = 2
 _NAME = re.compile(r"epoch_(\d+)(?:_step_(\d+))?")
 

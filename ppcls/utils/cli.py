@@ -29,21 +29,40 @@ def run(main: Callable[[], None]) -> NoReturn:
     except PpclsError as error:
         log_traceback(error)
         print(error, file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
+        raise SystemExit(exit_code_of(error)) from None
+    except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
+        raise SystemExit(exit_code_of(error)) from None
     except BrokenPipeError:
         # The reader (such as `head`) has left; without this, Python complains once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.filename is None and error.errno not in DISK_ERRORS:
+        if not _is_refused(error):
             raise
         log_traceback(error)
         place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         print(f"{place}cannot be read or written ({error.strerror})", file=sys.stderr)
-        raise SystemExit(StorageError.exit_code) from None
+        raise SystemExit(exit_code_of(error)) from None
     raise SystemExit(0)
+
+
+def exit_code_of(error: BaseException | None) -> int:
+    """Return the exit code of a tool that ends with this error, or without one; see `run`."""
+    if error is None:
+        return 0
+    if isinstance(error, PpclsError):
+        return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    if isinstance(error, SystemExit):
+        return error.code if isinstance(error.code, int) else int(error.code is not None)
+    if isinstance(error, OSError) and _is_refused(error):
+        return StorageError.exit_code
+    return 1
+
+
+def _is_refused(error: OSError) -> bool:
+    return error.filename is not None or error.errno in DISK_ERRORS
 
 
 def config_arguments(description: str, example: str) -> argparse.Namespace:

@@ -216,7 +216,7 @@ def test_every_line_of_the_record_is_json_with_its_event(toy_engine, tmp_path):
     toy_engine().train()
     lines = [json.loads(line) for line in (tmp_path / "output" / "train.jsonl").read_text().splitlines()]
     each_epoch = ["train", "train", "train", "epoch", "eval"]
-    assert [line["event"] for line in lines] == each_epoch * 2
+    assert [line["event"] for line in lines] == [*each_epoch * 2, "exit"]
     keys = {"epoch", "batch", "step", "lr", "CELoss", "loss", "top1", "batch_cost", "reader_cost", "ips", "eta_seconds"}
     assert keys <= set(lines[0])
 

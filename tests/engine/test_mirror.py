@@ -67,7 +67,8 @@ def test_a_mirrored_run_is_whole_and_can_be_continued_elsewhere(s3, toy_engine, 
     toy_engine(OUTPUT, "Global.epochs=3", "Global.save_interval=0").train()
     output = tmp_path / "output"
     log = (output / "train.log").read_text()
-    assert names(s3) == {"epoch_2", "epoch_3", "best_model", "config.yaml", "train.log", "train.jsonl"}
+    records = {"config.yaml", "environment.json", "train.log", "train.jsonl"}
+    assert names(s3) == {"epoch_2", "epoch_3", "best_model", *records}
     assert "[Mirror] everything is in s3://bucket/run, after 0 failed attempts" in log
     copy = fetched(s3, tmp_path / "copy")
     for name in ("epoch_2", "epoch_3", "best_model"):
@@ -89,7 +90,7 @@ def test_a_mirrored_run_is_whole_and_can_be_continued_elsewhere(s3, toy_engine, 
     # One run, one record: both machines are in it, and what neither would keep is gone.
     assert [record["epoch"] for record in toys.records(elsewhere, "epoch")] == [1, 2, 3, 4]
     assert (elsewhere / "train.log").read_text().startswith((copy / "train.log").read_text())
-    assert names(s3) == {"epoch_3", "epoch_4", "best_model", "config.yaml", "train.log", "train.jsonl"}
+    assert names(s3) == {"epoch_3", "epoch_4", "best_model", *records}
 
 
 def test_weights_and_checkpoints_are_read_from_the_copy(s3, toy_engine, tmp_path):

@@ -168,7 +168,7 @@ def test_no_classes_at_all(tool, override):
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("file", ["config.yaml", "train.log", "train.jsonl"])
+@pytest.mark.parametrize("file", ["config.yaml", "environment.json", "train.log", "train.jsonl"])
 def test_a_folder_in_the_place_of_a_file_that_training_writes(tool, run_folder, file):
     (run_folder / "new" / file).mkdir(parents=True)
     code, _, err = tool("train", f"Global.output_dir={run_folder}/new")
