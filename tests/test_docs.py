@@ -54,6 +54,7 @@ RUN = {
     "python tools/eval.py -c output/digits/config.yaml -o Global.bundle=inference/digits "
     "-o Global.runtime=onnxruntime": "",
     "python tools/plot_curves.py output/digits -o curves.png": "",
+    "python tools/doctor.py": "",
     "python tools/check_config.py -c configs/quick_start/digits.yaml --print": "",
     "python tools/list.py": "",
     "python tools/list.py transforms": "",
