@@ -31,7 +31,7 @@ Finish = Callable[[np.ndarray, np.ndarray, int, int], Batch]
 """(images, labels, epoch from 1 on, batch of the epoch from 0 on) -> tensors; it must copy what it keeps."""
 
 MAX_DEFAULT_WORKERS = 8
-SAMPLES_AT_ONCE = 1024
+SAMPLES_AT_ONCE = 512
 """Of those small images that a data set makes many at a time."""
 
 
@@ -158,7 +158,7 @@ class Loader:
         if not getattr(self.dataset, "makes_batches", False):
             yield from ((positions, self._made_here(positions)) for positions in tasks)
             return
-        # A thousand small images at once cost little more than a hundred.
+        # Several hundred small images at once cost little more than one hundred.
         for group in _groups(tasks, SAMPLES_AT_ONCE):
             made = self._made_here([position for positions in group for position in positions])
             assert made.images is not None and made.labels is not None
