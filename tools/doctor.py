@@ -135,4 +135,7 @@ def main() -> int:
 
 if __name__ == "__main__":
     # Not by `ppcls.utils.cli.run`, which needs packages that may be what is missing.
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

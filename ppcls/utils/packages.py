@@ -127,10 +127,10 @@ def installed_packages() -> dict[str, str]:
     """Return the version of every installed package; names in lower case, with hyphens."""
     found: dict[str, str] = {}
     for distribution in metadata.distributions():
-        name = distribution.metadata["Name"]
-        if name:
+        name, version = distribution.metadata.get("Name"), distribution.metadata.get("Version")
+        if name and version:
             # The first one on the path is the one that is imported.
-            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), distribution.version)
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), version)
     return found
 
 

@@ -23,7 +23,7 @@ def tool(tmp_path):
     return run
 
 
-@pytest.mark.parametrize("name", ["check_config.py", "list.py"])
+@pytest.mark.parametrize("name", ["check_config.py", "doctor.py", "list.py"])
 def test_help_is_shown_before_anything_slow_is_imported(name):
     command = [sys.executable, "-X", "importtime", str(ROOT / "tools" / name), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)

@@ -3,6 +3,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 
 import numpy
@@ -62,6 +63,7 @@ def test_an_environment_has_versions_and_figures_and_can_be_written(monkeypatch)
     assert found["cores"] >= 1
 
 
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 def test_the_commit_of_a_checkout_and_whether_files_differ_from_it(tmp_path):
     assert commit(tmp_path) is None
     settings = {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
