@@ -86,7 +86,7 @@ def main() -> None:
     from ppcls import arch, data, engine, loss, metric, optimizer  # noqa: F401
     from ppcls.config import load_config
     from ppcls.data.pipeline import Pipeline
-    from ppcls.utils.errors import ConfigError
+    from ppcls.utils.errors import ConfigError, StorageError
 
     config = load_config(options.config, options.override)
     if config.DataLoader.Train is None:
@@ -102,7 +102,11 @@ def main() -> None:
     except ValueError as error:
         raise ConfigError(f"{settings.source.where}: DataLoader.Train.dataset: {error}") from error
     sheet = draw(config, samples, pipeline, options.epochs)
-    sheet.save(options.output)
+    try:
+        sheet.save(options.output)
+    except OSError as error:
+        # A full disk does not say of which file it is.
+        raise StorageError(f"{options.output}: cannot be written ({error.strerror or error})") from error
     print(options.output)
 
 

@@ -138,7 +138,8 @@ def parse_line(line: str, delimiter: str | None) -> tuple[str, int] | None:
         raise ValueError(f"no label in {_shown(line)}")
     path, text = fields[0].strip(), fields[1]
     try:
-        label = int(text)
+        # Python reads 1_0 as 10.
+        label = int(text.replace("_", "x"))
     except ValueError:
         raise ValueError(f"label {_shown(text)} is not a whole number") from None
     if label < 0:

@@ -28,7 +28,7 @@ def slowly(data: bytes, delimiter: str | None) -> tuple[list[tuple[str, int, int
             text = line.split()[-1]
             path = line[: len(line) - len(text)]
         try:
-            label = int(text)
+            label = -1 if "_" in text else int(text)
         except ValueError:
             label = -1
         if path.strip() and 0 <= label < 2**63 and "\r" not in line:
@@ -187,6 +187,7 @@ FAULTS = {
     "far beyond class_num": (f"b.jpg {10**18}", f"label {10**18} is outside 0..9"),
     "float": ("b.jpg 1.0", "label '1.0' is not a whole number"),
     "exponent": ("b.jpg 1e3", "label '1e3' is not a whole number"),
+    "underscore": ("b.jpg 1_0", "label '1_0' is not a whole number"),
     "text": ("b.jpg cat", "label 'cat' is not a whole number"),
     "hexadecimal": ("b.jpg 0x1", "label '0x1' is not a whole number"),
     "nan": ("b.jpg nan", "label 'nan' is not a whole number"),

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`tools/show_transforms.py` as a person calls it."""
 
+import resource
 import runpy
 import shutil
 import sys
@@ -58,6 +59,17 @@ def test_the_same_seed_draws_the_same_and_another_does_not(show):
     assert (first[40:150, MARGIN + 134 :] != other[40:150, MARGIN + 134 :]).any()
 
 
+def test_a_full_disk_leaves_no_part_of_a_picture(show, tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))  # bytes a file
+    try:
+        result = show("--output", "full.png")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result == (5, "", "full.png: cannot be written (File too large)\n")
+    assert not (tmp_path / "full.png").exists()
+
+
 def test_images_may_be_named_and_the_data_set_need_not_be_there(show, tmp_path):
     shutil.move(tmp_path / "data" / "images" / "1", tmp_path / "grass")
     shutil.rmtree(tmp_path / "data")
@@ -82,7 +94,7 @@ def test_what_a_batch_is_mixed_to_has_rows_of_its_own(show):
         (["--images", "nowhere.jpg"], 3, "nowhere.jpg: cannot be read (No such file or directory)"),
         (["--images", "."], 3, "data/broken.png: "),
         (["--images", "empty"], 3, "--images: empty: no images (.jpg, "),
-        (["--output", "nowhere/a.png"], 5, "nowhere/a.png: cannot be read or written (No such file or directory)"),
+        (["--output", "nowhere/a.png"], 5, "nowhere/a.png: cannot be written (No such file or directory)"),
         (["-o", "DataLoader.Train=null"], 2, "DataLoader.Train"),
         (["-o", "Global.epohcs=3"], 2, "-o Global.epohcs=3: Global.epohcs: Global has no parameter 'epohcs'"),
         (["-o", "DataLoader.Train.dataset.cls_label_path=x.txt"], 3, "x.txt"),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Annotated, NamedTuple
 
@@ -72,8 +73,8 @@ class AugMix(Transform):
         aug_severity: Annotated[float, Within(0.1, 10)] = 1,
     ) -> None:
         check_share("prob", prob)
-        if aug_prob_coeff <= 0:
-            raise ValueError(f"aug_prob_coeff must be above 0; got {aug_prob_coeff}")
+        if not 0 < aug_prob_coeff < math.inf:
+            raise ValueError(f"aug_prob_coeff must be above 0, and finite; got {aug_prob_coeff}")
         if mixture_width < 1:
             raise ValueError(f"mixture_width must be at least 1; got {mixture_width}")
         if not 0.1 <= aug_severity <= 10:

@@ -167,6 +167,8 @@ def require_uint8(op: Transform, image: np.ndarray) -> None:
 def _range(
     name: str, strength: float | list[float], middle: float = 1.0, low: float = 0.0, high: float = float("inf")
 ) -> tuple[float, float]:
+    if not np.isfinite(strength).all():
+        raise ValueError(f"{name} must be finite; got {strength}")
     if isinstance(strength, list):
         if len(strength) != 2 or not low <= strength[0] <= strength[1] <= high:
             raise ValueError(f"{name} must be [smallest, largest] within {low:g}..{high:g}; got {strength}")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import numpy as np
@@ -24,8 +25,8 @@ class _LayeredPolicy(Policy):
     def __init__(self, num_layers: int, magnitude: float, fillcolor: tuple[int, int, int]) -> None:
         if num_layers < 1:
             raise ValueError(f"num_layers must be at least 1; got {num_layers}")
-        if magnitude < 0:
-            raise ValueError(f"magnitude must be 0 or more; got {magnitude}")
+        if not 0 <= magnitude < math.inf:
+            raise ValueError(f"magnitude must be 0 or more, and finite; got {magnitude}")
         self.num_layers = num_layers
         self.magnitude = magnitude
         self.fillcolor = fillcolor

@@ -56,6 +56,9 @@ class NormalizeImage(Transform):
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3:
                 raise ValueError(f"{name} must have one number for each of 3 channels; got {values}")
+        for name, value in (("scale", self.scale), ("mean", self.mean), ("std", self.std)):
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name} must be finite; got {value}")
         if not all(self.std):
             raise ValueError(f"std must not contain zero; got {self.std}")
         if order not in ("chw", "hwc", ""):

@@ -111,7 +111,8 @@ def test_draws_repeat_and_apply_needs_no_randomness():
     ("settings", "message"),
     [
         ({"prob": -0.1}, "prob must be within 0..1; got -0.1"),
-        ({"aug_prob_coeff": 0}, "aug_prob_coeff must be above 0; got 0"),
+        ({"aug_prob_coeff": 0}, "aug_prob_coeff must be above 0, and finite; got 0"),
+        ({"aug_prob_coeff": float("inf")}, "aug_prob_coeff must be above 0, and finite; got inf"),
         ({"mixture_width": 0}, "mixture_width must be at least 1; got 0"),
         ({"aug_severity": 11}, "aug_severity must be within 0.1..10; got 11"),
     ],

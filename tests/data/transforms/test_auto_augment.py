@@ -204,7 +204,9 @@ def test_the_fill_colour_is_used_for_all_moves(policy):
     ("policy", "settings", "message"),
     [
         (RandAugment, {"num_layers": 0}, "num_layers must be at least 1; got 0"),
-        (RandAugmentV3, {"magnitude": -1}, "magnitude must be 0 or more; got -1"),
+        (RandAugmentV3, {"magnitude": -1}, "magnitude must be 0 or more, and finite; got -1"),
+        (RandAugment, {"magnitude": float("inf")}, "magnitude must be 0 or more, and finite; got inf"),
+        (RandAugmentV2, {"magnitude": float("inf")}, "magnitude must be 0 or more, and finite; got inf"),
         (AutoAugment, {"fillcolor": (1, 2)}, r"fillcolor must be red, green and blue within 0..255; got \[1, 2\]"),
         (RandAugmentV2, {"fillcolor": (0, 0, 256)}, r"fillcolor must be red, green and blue within 0..255"),
         (RandAugmentV2, {"progress_magnitude": [5, 10]}, "progress_magnitude is not supported; write the magnitude"),

@@ -117,6 +117,8 @@ def test_operations_are_applied_in_the_order_drawn(image):
     ("settings", "message"),
     [
         ({"brightness": -0.1}, "brightness must be 0 or more; got -0.1"),
+        ({"contrast": float("inf")}, "contrast must be finite; got inf"),
+        ({"saturation": [0.5, float("inf")]}, "saturation must be finite; got"),
         ({"hue": 0.6}, "hue must be 0 or more, at most 0.5; got 0.6"),
         ({"contrast": [1.2, 0.8]}, r"contrast must be \[smallest, largest\] within 0..inf"),
         ({"hue": [-0.6, 0.1]}, r"hue must be \[smallest, largest\] within -0.5..0.5"),

@@ -55,6 +55,8 @@ def test_an_image_of_another_layout_is_refused(order, image):
     [
         ({"mean": [0.5]}, r"mean must have one number for each of 3 channels; got \[0.5\]"),
         ({"std": [1, 0, 1]}, r"std must not contain zero; got \[1, 0, 1\]"),
+        ({"scale": float("inf")}, "scale must be finite; got inf"),
+        ({"mean": [0, 0, float("inf")]}, "mean must be finite; got"),
         ({"order": "nhwc"}, "order must be 'chw', 'hwc' or ''; got 'nhwc'"),
         ({"channel_num": 1}, "channel_num must be 3 or 4; got 1"),
     ],
