@@ -104,7 +104,14 @@ def _item(call: Call, indent: int, dash: str = "- ", step: int = 2) -> Iterator[
 
 
 def _scalar(value: Any) -> str:
-    text = yaml.safe_dump(list(value) if isinstance(value, tuple) else value, default_flow_style=True, width=10**6)
-    # Runs keep this text in their folder, and people pass such folders on.
-    text = masked(text)
+    text = yaml.safe_dump(_shown(value), default_flow_style=True, width=10**6)
     return text.removesuffix("\n").removesuffix("\n...")
+
+
+def _shown(value: Any) -> Any:
+    """The value without passwords in URLs: runs keep this text in their folder, and people pass such folders on."""
+    if isinstance(value, dict):
+        return {key: _shown(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shown(item) for item in value]
+    return masked(value) if isinstance(value, str) else value

@@ -31,8 +31,9 @@ TIMEOUT_SECONDS = 30
 NUM_ATTEMPTS = 3
 FIRST_WAIT_SECONDS = 1.0
 _BLOCK_BYTES = 1 << 18
-# Up to the last @ before the path, as `urllib.parse` splits it: a password may have an @ in it.
-_URL = re.compile(r"(\w+://)([^/?#\s]*@)?([^?#\s]*)(\?[^#\s]*)?")
+# A scheme is short; looking for a longer one in a million letters takes hours. A password ends at the last @ before
+# the path, as `urllib.parse` splits it.
+_URL = re.compile(r"(\w{1,20}://)([^/?#\s]*@)?([^?#\s]*)(\?[^#\s]*)?")
 _chosen_directory: str | None = None
 
 

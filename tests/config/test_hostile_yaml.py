@@ -2,6 +2,8 @@
 """Malicious and odd files: refused with file and line, at once, or read just as `yaml.safe_load` reads them."""
 
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -9,6 +11,7 @@ import yaml
 
 from ppcls import arch, data, loss, metric, optimizer  # noqa: F401
 from ppcls.config import load_config
+from ppcls.config.load import REPOSITORY
 from ppcls.config.node import load_tree
 from ppcls.utils.errors import ConfigError
 
@@ -39,6 +42,7 @@ REFUSED = {
     "self_containing_list": ("b: 1\na: &a [*a]\n", "x.yaml:2: nested too deeply"),
     "self_containing_mapping": ("a: &a\n  b: *a\n", "x.yaml:1: nested too deeply"),
     "two_megabytes": ("# " + "x" * (2 << 20), "x.yaml: larger than"),
+    "million_values": ("a: [" + "a," * 500_000 + "]", "more than 100000 values"),
     "depth_10000_flow": ("a: " + "[" * 10_000 + "]" * 10_000, "nested too deeply"),
     "depth_10000_mapping": ("a: " + "{a: " * 10_000 + "1" + "}" * 10_000, "nested too deeply"),
     "depth_100_block": ("".join(" " * n + "a:\n" for n in range(100)), "x.yaml:52: nested too deeply"),
@@ -61,22 +65,26 @@ REFUSED = {
     "list_as_key": ("? [a, b]\n: 1\n", "x.yaml:1: a key must be a word, found a list"),
     "mapping_as_key": ("{a: 1}: 2\n", "x.yaml:1: a key must be a word, found a mapping"),
     "null_as_key": ("~: 1\n", "x.yaml:1: a key must be a word, found nothing"),
-    "empty": ("", "x.yaml: the section 'Global' is missing"),
+    "empty": ("", "the section 'Global' is missing"),
     "image_file": (b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "x.yaml: not UTF-8 text"),
 }
 
 
+@pytest.mark.parametrize("named_in", ["x.yaml", "base"])
 @pytest.mark.parametrize("case", REFUSED)
-def test_a_hostile_file_is_refused_soon_and_nothing_in_it_runs(write, tmp_path, case):
+def test_a_hostile_file_is_refused_soon_and_nothing_in_it_runs(write, tmp_path, case, named_in):
     text, expected = REFUSED[case]
     canary = tmp_path / "canary"
     name = write(text if isinstance(text, bytes) else text.replace("{c}", str(canary)).encode())
+    if named_in == "base":
+        name = write("_base_: x.yaml\n", "harmless.yaml")
     started = time.process_time()
     with pytest.raises(ConfigError) as caught:
         load_config(name)
     # What grows without bounds takes hours; this is seconds even on a machine that is busy with other things.
     assert time.process_time() - started < 30
-    assert all(problem.startswith("x.yaml:") for problem in caught.value.problems)
+    # A base file that cannot even be opened is named where it is asked for.
+    assert all(problem.startswith(("x.yaml:", "harmless.yaml:")) for problem in caught.value.problems)
     assert expected in caught.value.problems[0]
     assert not canary.exists()
     assert len(str(caught.value)) < 2000
@@ -123,8 +131,75 @@ def test_a_path_that_no_file_can_have_is_refused():
         load_config("x" * 5000)
 
 
-def test_an_override_is_as_safe_as_a_file(write, tmp_path):
+# Values of `-o Arch=`, refused when they are read or when they are checked.
+VALUES = {
+    "python_object_apply": "!!python/object/apply:os.system ['touch {c}']",
+    "python_object_new": "!!python/object/new:os.system ['touch {c}']",
+    "python_name": "!!python/name:os.system",
+    "python_module": "!!python/module:antigravity",
+    "python_object_within": "{name: DenseNet121, class_num: !!python/object/apply:os.system ['touch {c}']}",
+    "unknown_tag": "!mine 3",
+    "expression": "__import__('os').system('touch {c}')",
+    "expression_as_number": "{name: DenseNet121, class_num: __import__('os').system('touch {c}')}",
+    "class_name_os_system": "{name: os.system, command: 'touch {c}'}",
+    "class_name_builtin": "{name: exec, source: 'open({c}, 1)'}",
+    "laughs": f"[{', '.join(line.partition(': ')[2] for line in LAUGHS.splitlines())}]",
+    "self_containing": "&a [*a]",
+    "depth_10000": "[" * 10_000 + "]" * 10_000,
+    "million_digits": "9" * 1_000_000,
+    "duplicate_key": "{name: DenseNet121, name: DenseNet161}",
+    "merge_key": "{<<: {name: DenseNet121}}",
+    "two_documents": "a\n---\nb",
+}
+
+
+@pytest.mark.parametrize("case", VALUES)
+def test_an_override_is_as_safe_as_a_file(write, tmp_path, case):
     name = write("Global: {}\nArch: {name: DenseNet121}\n")
-    with pytest.raises(ConfigError, match="^-o .*: not valid YAML"):
-        load_config(name, [f"Global.epochs=!!python/object/apply:os.system ['touch {tmp_path}/canary']"])
+    with pytest.raises(ConfigError) as caught:
+        load_config(name, ["Arch=" + VALUES[case].replace("{c}", f"{tmp_path}/canary")])
+    assert all(problem.startswith("-o Arch=") for problem in caught.value.problems)
     assert not (tmp_path / "canary").exists()
+
+
+def test_files_that_name_others_ten_times_are_refused(write):
+    for index in range(10):
+        write(f"_base_: [{', '.join([f'{index + 1}.yaml'] * 10)}]\n", f"{index}.yaml")
+    write("Global: {}\n", "10.yaml")
+    with pytest.raises(ConfigError, match=r"^9\.yaml:1: _base_: 10\.yaml: more than 100 files"):
+        load_config("0.yaml")
+
+
+MEASURED = """
+import resource, sys
+from ppcls.config import load_config
+from ppcls.config.load import REPOSITORY
+from ppcls.utils.errors import ConfigError
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for name in sys.argv[1:]:
+    try:
+        load_config(name)
+    except ConfigError:
+        continue
+    sys.exit(name)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system counts in other units")
+def test_files_made_to_fill_the_memory_do_not(write, tmp_path):
+    cases = {name: REFUSED[name][0] for name in REFUSED if name.startswith(("billion", "depth", "million", "sexa"))}
+    cases |= {"lists": "a: [" + "[]," * 300_000 + "]", "keys": "{" + "? ," * 250_000 + "}", "block": "- a\n" * 250_000}
+    for name, text in cases.items():
+        write(text.encode(), name)
+    with open(tmp_path / "50_megabytes", "wb") as file:
+        file.truncate(50 << 20)
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURED, *cases, "50_megabytes"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 200e6

@@ -111,3 +111,11 @@ def test_a_part_with_parts_in_it_is_told_as_the_file_has_it(write):
     loader += "image_root: x, cls_label_path: y, batch_transform_ops: [%s]}}"
     train = load_config(write(TINY), ["DataLoader.Train=" + loader % text]).DataLoader.Train
     assert short_text(train.dataset.batch_transform_ops[0]) == text
+
+
+def test_passwords_and_signatures_in_urls_are_not_shown(write):
+    url = "https://me:hidden@host:80/a.pdparams?signature=hidden#sha256=00"
+    name = write(f"Global: {{}}\nArch: {{name: DenseNet121, pretrained: '{url}'}}\n")
+    text = resolved_text(load_config(name, [f"Global.output_url={url}"]).call, origins=True)
+    assert "hidden" not in text
+    assert yaml.safe_load(text)["Arch"]["pretrained"] == "https://***@host:80/a.pdparams?***#sha256=00"
