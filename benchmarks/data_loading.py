@@ -236,19 +236,22 @@ def measure(case: str, folders: tuple[str, str], rounds: int) -> tuple[float, fl
     return min(seconds[0]), min(seconds[1])
 
 
-def make_photos(images: str, folder: str) -> None:
+def make_photos(images: str, folder: str, quality: int) -> None:
     """Enlarge images to 12 megapixels."""
     for number, data in enumerate(read_all(images)[:NUM_PHOTOS]):
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         factor = (PHOTO_PIXELS / (image.shape[0] * image.shape[1])) ** 0.5
         photo = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-        cv2.imwrite(os.path.join(folder, f"{number}.jpg"), photo, [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(os.path.join(folder, f"{number}.jpg"), photo, [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", help="a folder with JPEG files, such as some of ImageNet (all cases but cifar)")
     parser.add_argument("--rounds", type=int, default=7, help="turns of each side (default: 7)")
+    parser.add_argument(
+        "--photo-quality", type=int, default=75, help="of the enlarged JPEGs (default: 75, as libjpeg's)"
+    )
     parser.add_argument("--only", choices=CASES, action="append", help="a case; all by default")
     arguments = parser.parse_args()
     chosen = arguments.only or list(CASES)
@@ -259,7 +262,7 @@ def main() -> None:
         for case in chosen:
             folders = (arguments.images, arguments.images)
             if case == "photos":
-                make_photos(arguments.images, folder)
+                make_photos(arguments.images, folder, arguments.photo_quality)
                 folders = (folder, folder)
             if case == "packed":
                 source = FileDataset(
