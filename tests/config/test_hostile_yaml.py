@@ -188,8 +188,8 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system counts in other units")
 def test_files_made_to_fill_the_memory_do_not(write, tmp_path):
-    cases = {name: REFUSED[name][0] for name in REFUSED if name.startswith(("billion", "depth", "million", "sexa"))}
-    cases |= {"lists": "a: [" + "[]," * 300_000 + "]", "keys": "{" + "? ," * 250_000 + "}", "block": "- a\n" * 250_000}
+    cases = {name: REFUSED[name][0] for name in REFUSED if name.startswith(("billion", "million"))}
+    cases["lists"] = "a: [" + "[]," * 300_000 + "]"
     for name, text in cases.items():
         write(text.encode(), name)
     with open(tmp_path / "50_megabytes", "wb") as file:

@@ -97,11 +97,11 @@ def million_names_in_a_zip(path):
     path.write_bytes(local + listed + end)
 
 
-def million_names_in_a_tar(path):
+def many_names_in_a_tar(path):
     block = tarfile.TarInfo("0" * 8).tobuf()
     base = sum(block[8:148]) + 8 * ord(" ") + sum(block[156:])
     with gzip.open(path, "wb", compresslevel=1) as file:
-        for start in range(0, 1_000_000, 1000):
+        for start in range(0, 100_000, 1000):
             file.write(b"".join(_numbered(block, base, start + number) for number in range(1000)))
         file.write(bytes(1024))
 
@@ -112,13 +112,13 @@ def _numbered(block, base, number):
     return name + block[8:148] + b"%06o\0 " % checksum + block[156:]
 
 
-def header_of_a_gigabyte(path, kind):
+def header_of_256_megabytes(path, kind):
     header = tarfile.TarInfo("x")
-    header.type, header.size = kind, 1 << 30
+    header.type, header.size = kind, 1 << 28
     pieces = zlib.compressobj(9, zlib.DEFLATED, 31)
     with open(path, "wb") as file:
         file.write(pieces.compress(header.tobuf(tarfile.GNU_FORMAT)))
-        for _ in range(64):
+        for _ in range(16):
             file.write(pieces.compress(bytes(1 << 24)))
         file.write(pieces.flush())
 
@@ -141,10 +141,10 @@ def thousand_to_one_in_a_tar(path):
 
 BOMBS = {
     "a million names in a zip": million_names_in_a_zip,
-    "a million names in a tar.gz": million_names_in_a_tar,
-    "a name of a gigabyte": lambda path: header_of_a_gigabyte(path, tarfile.GNUTYPE_LONGNAME),
-    "attributes of a gigabyte": lambda path: header_of_a_gigabyte(path, tarfile.XHDTYPE),
-    "attributes of all of a gigabyte": lambda path: header_of_a_gigabyte(path, tarfile.XGLTYPE),
+    "a hundred thousand names in a tar.gz": many_names_in_a_tar,
+    "a name of 256 megabytes": lambda path: header_of_256_megabytes(path, tarfile.GNUTYPE_LONGNAME),
+    "attributes of 256 megabytes": lambda path: header_of_256_megabytes(path, tarfile.XHDTYPE),
+    "attributes of all of 256 megabytes": lambda path: header_of_256_megabytes(path, tarfile.XGLTYPE),
     "1000:1 in a zip": thousand_to_one,
     "1000:1 in a tar.gz": thousand_to_one_in_a_tar,
 }
