@@ -323,7 +323,9 @@ def test_links_and_configurations_exist(path):
 def test_model_of_the_readme_works():
     (block,) = blocks(REPOSITORY / "README.md", "python")
     check = "import paddle\nassert TinyMLP(class_num=10)(paddle.zeros([2, 3, 32, 32])).shape == [2, 10]\n"
-    finished = subprocess.run([sys.executable, "-c", block + check], cwd=REPOSITORY, capture_output=True, text=True)
+    finished = subprocess.run(
+        [sys.executable, "-c", block + check], cwd=REPOSITORY, capture_output=True, text=True, timeout=300
+    )
     assert finished.returncode == 0, finished.stderr
 
 

@@ -29,7 +29,7 @@ SHOWN_VARIABLES = (
 """Environment variables that change what a run computes or how fast, with Paddle's own, ``FLAGS_*``."""
 _ROOT = Path(__file__).resolve().parents[2]
 _SECRET_KEY = re.compile(
-    r"(?i)((?:password|passwd|secret|token|credential|access_?key|api_?key)\w*[\"']?\s*[=:]\s*)\S+"
+    r"(?i)((?:password|passwd|secret|token|credential|access_?key|api_?key)\w{0,40}[\"']?\s*[=:]\s*)\S+"
 )
 
 
@@ -96,7 +96,7 @@ def hide_secrets(text: str, size: int = 1000) -> str:
         size: characters after which it is cut.
     """
     text = re.sub(r"(?<=://)\S*@", "", text)  # also where a password has a slash in it
-    text = re.sub(r"\w+://\S+", lambda match: without_secrets(match[0]), text)
+    text = re.sub(r"\w{1,20}://\S+", lambda match: without_secrets(match[0]), text)
     return _SECRET_KEY.sub(r"\1***", text)[:size]
 
 

@@ -271,7 +271,7 @@ def _identity(info: dict[str, Any]) -> str:
 
 def _tame(text: str) -> str:
     """What a store says, as it may be shown: one line, no signed address, no key."""
-    text = re.sub(r"\w+://[^\s\"']+", lambda match: without_secrets(match[0]), " ".join(text.split()))
+    text = re.sub(r"\w{1,20}://[^\s\"']+", lambda match: without_secrets(match[0]), " ".join(text.split()))
     for name in _SECRETS:
         if secret := os.environ.get(name):
             text = text.replace(secret, "***")

@@ -265,6 +265,7 @@ import os, signal, sys
 sys.path.insert(0, "tests/data")
 from test_workers import Pixels, hashes_of, make_loader
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is started to ignore it
 loader = make_loader(Pixels(), num_workers=2)
 expected = hashes_of(loader)
 pids = loader.pids
