@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from ppcls.utils.archive import entries_of, open_tar
 from ppcls.utils.errors import DataError
+from ppcls.utils.tar_file import entries_of, open_tar
 from ppcls.utils.unpickle import load_arrays
 
 SIDE = 32

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import bz2
-import gzip
 import lzma
 import os
 import shutil
@@ -17,11 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Callable
+from typing import IO, Callable
 
 from tqdm import tqdm
 
 from ppcls.utils.errors import DataError, StorageError
+from ppcls.utils.tar_file import entries_of, open_tar
 
 ENDINGS = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MAX_RATIO = 200
@@ -34,8 +33,6 @@ _UNSUSPICIOUS_LIST_BYTES = 8 << 20
 MIN_MEMBER_BYTES = 200
 """Bytes of the archive for each file in a larger one; an icon takes more."""
 _BLOCK_BYTES = 1 << 20
-_HEADER_BYTES = 1 << 17  # names and attributes of a tar member take less
-_OPENERS: dict[bytes, Callable[..., Any]] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}
 _DAMAGED = (
     EOFError,
     NotImplementedError,
@@ -209,36 +206,6 @@ def _members(archive: Path, limits: _Limits) -> Iterator[_Member]:
         yield from _tar_members(opened, limits)
 
 
-@contextmanager
-def open_tar(path: str | os.PathLike) -> Iterator[tarfile.TarFile]:
-    """Open a tar file, compressed or not, whose headers cannot fill the memory; the stream is a `_Tail`."""
-    with open(path, "rb") as file:
-        start = file.read(8)
-    opener = next((opener for magic, opener in _OPENERS.items() if start.startswith(magic)), open)
-    with opener(path, "rb") as stream, tarfile.open(fileobj=_Tail(stream), mode="r:") as opened:
-        opened.fileobj.most = sys.maxsize  # its first header has been read
-        yield opened
-
-
-def entries_of(opened: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar file, one at a time: a million of them do not stay in memory.
-
-    Raises:
-        tarfile.TarError: damaged, or what it says of all members is too much to keep.
-    """
-    stream = opened.fileobj
-    while True:
-        stream.most = _HEADER_BYTES
-        entry = opened.next()
-        stream.most = sys.maxsize
-        if entry is None:
-            return
-        opened.members.clear()
-        if sum(map(len, opened.pax_headers.values())) > _BLOCK_BYTES:
-            raise tarfile.ReadError("its headers are too large")
-        yield entry
-
-
 def _zip_members(archive: Path, limits: _Limits) -> Iterator[_Member]:
     with open(archive, "rb") as file, zipfile.ZipFile(_Directory(file, limits.most_directory_bytes)) as opened:
         entries = opened.infolist()
@@ -273,23 +240,6 @@ def _tar_members(opened: tarfile.TarFile, limits: _Limits) -> Iterator[_Member]:
     # The checksum of a compressed file stands behind its last byte.
     while block := stream.read(_BLOCK_BYTES):
         limits.add(len(block))
-
-
-class _Tail:
-    """A file that remembers the last block it gave, and gives at most so much at once."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self.stream = stream
-        self.seek = stream.seek
-        self.tell = stream.tell
-        self.last = b""
-        self.most = _HEADER_BYTES
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= self.most:
-            raise ValueError(f"a header of {size} bytes")
-        self.last = self.stream.read(size)
-        return self.last
 
 
 class _Directory:
