@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 
 import cv2
@@ -11,10 +11,8 @@ import numpy as np
 import paddle
 from paddle import Tensor
 
+from ppcls.data.batch_ops import BatchOps
 from ppcls.data.transforms.transform import Transform
-
-BatchOps = Callable[[Tensor, Tensor, int, int], tuple[Tensor, Tensor]]
-"""(images [N, C, H, W], labels, epoch, batch) -> the same with soft labels [N, class_num], for mixup and its like."""
 
 
 class Finish:

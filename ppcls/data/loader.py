@@ -27,7 +27,7 @@ from ppcls.utils.memory import keep_freed_memory
 Batch = tuple[paddle.Tensor, paddle.Tensor]
 """(images [N, C, H, W] of the dtype that the operations end in, labels int64 [N])."""
 
-Finish = Callable[[np.ndarray, np.ndarray, int, int], Batch]
+MakeTensors = Callable[[np.ndarray, np.ndarray, int, int], Batch]
 """(images, labels, epoch from 1 on, batch of the epoch from 0 on) -> tensors; it must copy what it keeps."""
 
 MAX_DEFAULT_WORKERS = 8
@@ -66,7 +66,7 @@ class Loader:
         seed: int = 0,
         prefetch_factor: int = 2,
         timeout: float = 120,
-        finish: Finish | None = None,
+        finish: MakeTensors | None = None,
         bad_samples: BadSamples | None = None,
         is_train: bool = True,
     ) -> None:
