@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import toys
 
+pytest_plugins = ["promises"]
+
 
 def pytest_configure(config):
     # Paddle 3.3.1 says this at every training-mode forward of a BatchNorm2D; there is nothing to change.

@@ -120,6 +120,7 @@ class Engine:
             ema,
             callbacks,
             settings.seed,
+            parts.agreement,
         ).fit(state)
         report.log_end(parts, state)
         return state

@@ -18,6 +18,7 @@ from ppcls.config.registry import EVALUATORS, Call
 from ppcls.config.schema import InferSettings, LoaderSettings, OptimizerSettings
 from ppcls.data.loader import Loader
 from ppcls.data.pipeline import require_order
+from ppcls.engine.agreement import Agreement
 from ppcls.engine.blame import blamed_on
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, SaveCheckpoint, VisualDLScalars
 from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
@@ -266,6 +267,11 @@ class Parts:
         if self.mirror:
             callbacks.append(self.mirror)
         return callbacks
+
+    @functools.cached_property
+    def agreement(self) -> Agreement:
+        """What the processes settle before every update."""
+        return Agreement()
 
     @functools.cached_property
     def mirror(self) -> Mirror | None:

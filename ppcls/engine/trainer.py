@@ -17,6 +17,7 @@ from paddle import nn
 from ppcls.arch.output import logits_of
 from ppcls.config.registry import TRAIN_STEPS
 from ppcls.data.loader import Batch, Loader
+from ppcls.engine.agreement import Agreement
 from ppcls.engine.callbacks import Callback
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.precision import Precision
@@ -110,6 +111,7 @@ class Trainer:
         ema: follows the model, if given.
         callbacks: look on, in this order.
         seed: of the run.
+        agreement: what the processes settle before every update.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class Trainer:
         ema: ModelEMA | None = None,
         callbacks: Sequence[Callback] = (),
         seed: int = 0,
+        agreement: Agreement | None = None,
     ) -> None:
         self.train_step = train_step
         self.model: nn.Layer = train_step.model
@@ -138,6 +141,7 @@ class Trainer:
         self.ema = ema
         self.callbacks = callbacks
         self.seed = seed
+        self.agreement = agreement or Agreement()
 
     def fit(self, state: TrainState) -> TrainState:
         """Train from ``state`` (changed in place) to the last epoch, or until a callback sets ``stop``.
@@ -204,6 +208,7 @@ class Trainer:
         return output
 
     def _update(self, state: TrainState) -> None:
+        self.agreement.settle()
         is_updated = self.precision.update(self.optimizer)
         state.scaling = self.precision.figures()
         # An update that overflowed is left out, and counts all the same: step and learning rate stay functions of
