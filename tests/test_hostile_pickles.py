@@ -124,6 +124,7 @@ PLACES = [
 ]
 
 
+@pytest.mark.promise("F30")
 @pytest.mark.parametrize("refused", PLACES)
 @pytest.mark.parametrize("name", payloads("x"))
 def test_a_hostile_pickle_runs_nothing(tmp_path, name, refused):

@@ -70,6 +70,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.promise("F29")
 @pytest.mark.parametrize("named_in", ["x.yaml", "base"])
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_hostile_file_is_refused_soon_and_nothing_in_it_runs(write, tmp_path, case, named_in):
@@ -153,6 +154,7 @@ VALUES = {
 }
 
 
+@pytest.mark.promise("F29")
 @pytest.mark.parametrize("case", VALUES)
 def test_an_override_is_as_safe_as_a_file(write, tmp_path, case):
     name = write("Global: {}\nArch: {name: DenseNet121}\n")
@@ -162,6 +164,7 @@ def test_an_override_is_as_safe_as_a_file(write, tmp_path, case):
     assert not (tmp_path / "canary").exists()
 
 
+@pytest.mark.promise("F29")
 def test_files_that_name_others_ten_times_are_refused(write):
     for index in range(10):
         write(f"_base_: [{', '.join([f'{index + 1}.yaml'] * 10)}]\n", f"{index}.yaml")
@@ -186,6 +189,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 """
 
 
+@pytest.mark.promise("F29")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system counts in other units")
 def test_files_made_to_fill_the_memory_do_not(write, tmp_path):
     cases = {name: REFUSED[name][0] for name in REFUSED if name.startswith(("billion", "million"))}

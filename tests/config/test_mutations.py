@@ -25,6 +25,7 @@ HERE = Path(__file__).parent
 CONFIGS = REPOSITORY / "configs"
 LETTERS = string.ascii_lowercase + "_"
 MUTANTS = 300
+ALL_MUTANTS = 5000
 
 
 class Key(NamedTuple):
@@ -139,7 +140,8 @@ def _try(file, key, text):
     return Mutant(key, text, errors, seconds)
 
 
-def check(mutants):
+def check(mutants, counted):
+    counted(len(mutants))
     accepted = [mutant for mutant in mutants if not mutant.errors]
     wrong = [mutant for mutant in mutants if mutant.errors and not mutant.suggestion_is_right]
     slowest = max(mutant.seconds for mutant in mutants)
@@ -155,23 +157,26 @@ def check(mutants):
     assert slowest < 1
 
 
-def test_every_mutated_key_of_a_paddleclas_file_is_refused_and_the_right_key_suggested(tmp_path):
+@pytest.mark.promise("F40")
+def test_every_mutated_key_of_a_paddleclas_file_is_refused_and_the_right_key_suggested(tmp_path, times, counted):
     tree = tmp_path / "tree"
     tree.mkdir()
     shutil.copy(HERE / "densenet121_paddleclas.yaml", tree)
-    check(mutants_of([tree / "densenet121_paddleclas.yaml"], tree, tmp_path, MUTANTS))
+    check(mutants_of([tree / "densenet121_paddleclas.yaml"], tree, tmp_path, times(MUTANTS, ALL_MUTANTS)), counted)
 
 
-def test_every_mutated_key_of_the_shipped_files_is_refused_and_the_right_key_suggested(tmp_path):
+@pytest.mark.promise("F40")
+def test_every_mutated_key_of_the_shipped_files_is_refused_and_the_right_key_suggested(tmp_path, times, counted):
     paths = [path for path in sorted(CONFIGS.glob("**/*.yaml")) if "_base_" not in path.parts]
     if not paths:
         pytest.skip("no configs/ here")
-    check(mutants_of(paths, CONFIGS, tmp_path, MUTANTS, seed=1))
+    check(mutants_of(paths, CONFIGS, tmp_path, times(MUTANTS, ALL_MUTANTS), seed=1), counted)
 
 
-def test_a_mutated_key_of_a_base_file_is_refused(tmp_path):
+@pytest.mark.promise("F40")
+def test_a_mutated_key_of_a_base_file_is_refused(tmp_path, times, counted):
     tree = tmp_path / "tree"
     tree.mkdir()
     shutil.copy(HERE / "densenet121_paddleclas.yaml", tree / "base.yaml")
     (tree / "child.yaml").write_text("_base_: base.yaml\nArch:\n  class_num: 10\n")
-    check(mutants_of([tree / "child.yaml"], tree, tmp_path, 60, seed=2))
+    check(mutants_of([tree / "child.yaml"], tree, tmp_path, times(60, 600), seed=2), counted)

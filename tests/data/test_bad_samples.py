@@ -143,6 +143,7 @@ def test_more_than_the_fraction_end_the_run(allowed, max_fraction):
             bad.note(100, "damaged")
 
 
+@pytest.mark.promise("F20")
 @pytest.mark.parametrize("is_train", [True, False])
 @pytest.mark.parametrize("num_workers", [0, 2])
 @pytest.mark.parametrize("max_fraction", [0.01, 1.0])

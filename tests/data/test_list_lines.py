@@ -164,6 +164,19 @@ def test_one_empty_list_among_several_is_named(tmp_path):
         ImageNetDataset("", [])
 
 
+@pytest.mark.promise("F16")
+@pytest.mark.parametrize("every", [1000, 1])
+def test_each_of_many_missing_files_is_counted(tmp_path, times, every):
+    number = times(10_000, 100_000)
+    for index in range(number):
+        if index % every:
+            (tmp_path / f"{index}.jpg").touch()
+    (tmp_path / "list.txt").write_text("".join(f"{index}.jpg 0\n" for index in range(number)))
+    with pytest.raises(DataError, match=rf"{number // every} of {number} images are missing"):
+        ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"), check_files=True)
+
+
+@pytest.mark.promise("F16")
 def test_missing_files_are_found_at_the_start_if_asked_for(tmp_path):
     (tmp_path / "here.jpg").write_bytes(b"x")
     path = tmp_path / "list.txt"
@@ -206,6 +219,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.promise("F17")
 @pytest.mark.parametrize("name", FAULTS)
 @pytest.mark.parametrize("line_number", [1, 3])
 def test_a_faulty_list_is_refused_with_file_line_value_and_remedy(tmp_path, name, line_number):

@@ -483,15 +483,18 @@ def outcome(path, original):
     return "named" if named else "whole"
 
 
-def test_a_pack_that_is_cut_off_is_refused(packed, tmp_path):
+@pytest.mark.promise("F32")
+def test_a_pack_that_is_cut_off_is_refused(packed, tmp_path, counted):
     data, original = packed.read_bytes(), PackedDataset(str(packed))
     draw = random.Random(0)
     for size in [0, 1, HEADER_BYTES - 1, HEADER_BYTES, len(data) - 1, *(draw.randrange(len(data)) for _ in range(30))]:
         (tmp_path / "cut.pack").write_bytes(data[:size])
         assert outcome(tmp_path / "cut.pack", original) == "refused", size
+    counted(35)
 
 
-def test_a_flipped_bit_is_found(packed, tmp_path):
+@pytest.mark.promise("F32")
+def test_a_flipped_bit_is_found(packed, tmp_path, counted):
     data, original = packed.read_bytes(), PackedDataset(str(packed))
     header = original.pack.header
     parts = {
@@ -510,6 +513,7 @@ def test_a_flipped_bit_is_found(packed, tmp_path):
             # `damaged` finds also what only it compares.
             with pytest.raises(DataError, match=r"flipped\.pack"):
                 raise DataError("\n".join(damaged_images(tmp_path / "flipped.pack")))
+    counted(4 * 60)
 
 
 def test_a_pack_that_is_cut_off_while_it_is_read_is_an_error_of_the_image(packed):

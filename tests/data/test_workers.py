@@ -92,6 +92,7 @@ def is_alive(pid) -> bool:
 # F04: neither the number of workers nor how far they work ahead matters.
 
 
+@pytest.mark.promise("F04")
 @pytest.mark.parametrize("prefetch", [1, 8])
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 4])
 def test_workers_and_prefetch_change_no_pixel_in_three_epochs(expected, num_workers, prefetch):
@@ -141,6 +142,7 @@ DEATHS = [
 HANGS = [sleep_for_ever, sleep_without_python]
 
 
+@pytest.mark.promise("F18")
 @pytest.mark.parametrize("num_workers, use_shared_memory", [(1, True), (2, False), (3, True)])
 @pytest.mark.parametrize("happens, cause", DEATHS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_dead_worker_is_named_and_replaced_and_no_pixel_changes(
@@ -162,6 +164,7 @@ def test_a_dead_worker_is_named_and_replaced_and_no_pixel_changes(
 OUT_OF_MEMORY = " (as the system does when memory runs out)"
 
 
+@pytest.mark.promise("F18")
 @pytest.mark.parametrize("happens", HANGS)
 def test_a_worker_that_hangs_is_named_and_replaced_and_no_pixel_changes(expected, tmp_path, caplog, happens):
     loader = make_loader(Pixels(happens, tmp_path), num_workers=2, timeout=2)
@@ -175,6 +178,7 @@ def test_a_worker_that_hangs_is_named_and_replaced_and_no_pixel_changes(expected
     loader.close()
 
 
+@pytest.mark.promise("F18")
 @pytest.mark.parametrize("happens, cause", DEATHS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_sample_that_ends_two_workers_ends_the_run(tmp_path, happens, cause):
     loader = make_loader(Pixels(happens, tmp_path, times=99), num_workers=2)
@@ -188,12 +192,14 @@ def test_a_sample_that_ends_two_workers_ends_the_run(tmp_path, happens, cause):
     assert loader.pids == []
 
 
+@pytest.mark.promise("F18")
 def test_a_sample_that_hangs_twice_ends_the_run(tmp_path):
     loader = make_loader(Pixels(sleep_for_ever, tmp_path, times=99), num_workers=2, timeout=2)
     with pytest.raises(DataError, match="no progress for 2 seconds .*, while it made this image, as did another"):
         hashes_of(loader)
 
 
+@pytest.mark.promise("F18")
 def test_a_worker_that_is_killed_between_two_epochs_is_replaced(expected, caplog):
     loader = make_loader(Pixels(), num_workers=2)
     assert hashes_of(loader, (1,)) == expected[:11]
@@ -205,6 +211,7 @@ def test_a_worker_that_is_killed_between_two_epochs_is_replaced(expected, caplog
     loader.close()
 
 
+@pytest.mark.promise("F18")
 def test_too_many_deaths_end_the_run_though_no_sample_is_to_blame(expected, monkeypatch):
     monkeypatch.setattr(deaths, "MAX_DEATHS", 3)
     loader = make_loader(Pixels(), num_workers=1)
@@ -245,6 +252,7 @@ if sys.argv[3] == "raise":
 """
 
 
+@pytest.mark.promise("F18")
 @pytest.mark.parametrize("happens", ["", "sleep_for_ever", "sleep_without_python"])
 @pytest.mark.parametrize("end", ["kill", "raise", "return"])
 def test_no_worker_outlives_its_parent(tmp_path, happens, end):
@@ -306,6 +314,7 @@ assert loader._pool._free, "no shared memory"
 """
 
 
+@pytest.mark.promise("F19")
 @pytest.mark.parametrize("fill", ["", "; ! head -c 2M /dev/zero > /dev/shm/full"])
 def test_a_tiny_or_full_dev_shm_does_not_matter(expected, fill):
     mount = f"mount -t tmpfs -o size=1m tmpfs /dev/shm{fill}"
@@ -317,6 +326,7 @@ def test_a_tiny_or_full_dev_shm_does_not_matter(expected, fill):
     assert done.stdout.split() == expected
 
 
+@pytest.mark.promise("F19")
 def test_with_little_memory_there_is_one_warning_and_no_pixel_changes(expected, monkeypatch, caplog):
     slot = 4 * (3 * 8 * 8 + 8)
     seen = {}
@@ -345,6 +355,7 @@ print("\\n".join(hashes_of(loader, (1, 2, 3))))
 """
 
 
+@pytest.mark.promise("F19")
 def test_shared_memory_that_the_system_refuses_is_one_warning_and_no_pixel_changes(expected):
     done = subprocess.run(
         [sys.executable, "-c", LIMITED], cwd=ROOT, capture_output=True, text=True, timeout=300, check=False

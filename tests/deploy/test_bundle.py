@@ -50,6 +50,7 @@ def test_a_bundle_gives_its_preprocessing_postprocessing_and_labels(bundle):
     assert (loaded.graph.class_num, loaded.graph.image_shape, loaded.graph.softmax) == (3, (3, 8, 8), True)
 
 
+@pytest.mark.promise("F32")
 @pytest.mark.parametrize("name", ["model.onnx", "inference.json", "inference.pdiparams", "inference.yml"])
 def test_a_flipped_bit_in_any_file_is_refused(bundle, name):
     directory = bundle()

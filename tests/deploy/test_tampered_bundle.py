@@ -117,6 +117,7 @@ TAMPERINGS = {
 }
 
 
+@pytest.mark.promise("F32")
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_a_tampered_bundle_is_refused(bundle, name):
     TAMPERINGS[name](bundle)

@@ -75,6 +75,7 @@ def test_more_bad_images_than_allowed_end_the_run(tool, damage):
     assert err.startswith("5 of 40 images cannot be read, more than DataLoader.Train.max_bad_fraction (0.1) allows")
 
 
+@pytest.mark.promise("F20")
 @pytest.mark.parametrize("on_bad_sample", ["error", "skip"])
 @pytest.mark.parametrize("split", ["Train", "Eval"])
 @pytest.mark.parametrize("fraction", [0.5, 1.0])

@@ -35,6 +35,7 @@ def address(trained):
     shutil.rmtree(folder)
 
 
+@pytest.mark.promise("F33")
 def test_secrets_reach_no_file_of_a_run(tmp_path, trained, address, process, monkeypatch):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "HF_TOKEN", "DB_PASSWORD"):
         monkeypatch.setenv(name, CANARY)

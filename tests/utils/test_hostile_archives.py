@@ -75,6 +75,7 @@ def escapes(root):
 ESCAPES = list(escapes(Path("/root_of_the_test")))
 
 
+@pytest.mark.promise("F31")
 @pytest.mark.parametrize("index", range(len(ESCAPES)), ids=ESCAPES)
 def test_nothing_is_written_outside_of_the_folder(tmp_path, index):
     path, place = tmp_path / "x.archive", tmp_path / "cache" / "data"
@@ -161,6 +162,7 @@ except DataError as error:
 """
 
 
+@pytest.mark.promise("F31")
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system counts in other units")
 @pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_fills_neither_disk_nor_memory(tmp_path, name):
@@ -183,6 +185,7 @@ def test_many_files_are_fine_where_each_takes_room(tmp_path, monkeypatch):
     assert len(list((tmp_path / "data").iterdir())) == 50
 
 
+@pytest.mark.promise("F31")
 def test_a_cifar_archive_whose_batch_is_endless_is_refused(tmp_path):
     entry = tarfile.TarInfo("cifar-10-batches-py/test_batch")
     entry.size = 1 << 40

@@ -136,6 +136,7 @@ def test_there_are_bombs_enough():
     assert len(REFUSED) >= 20
 
 
+@pytest.mark.promise("F15")
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_bomb_is_refused_by_its_header(name):
     reasons = "(pixels )?that are decoded; shrink|more than 64 scans|damaged or cut off"
@@ -151,6 +152,7 @@ def test_a_progressive_jpeg_may_have_as_many_scans_as_encoders_write():
     assert read_header(content)[:2] == PICTURE.shape[:2]
 
 
+@pytest.mark.promise("F15")
 def test_no_bomb_takes_memory(tmp_path):
     frames = [Image.new("L", (2000, 2000), shade) for shade in range(30)]
     for name, make in (REFUSED | HARMLESS).items():

@@ -260,6 +260,7 @@ def test_the_zoo_is_large_enough():
 
 
 @each_file
+@pytest.mark.promise("F14")
 def test_a_file_has_its_outcome_and_the_size_that_its_header_states(name):
     outcome = ZOO[name]
     if outcome.pixels is None:
@@ -292,6 +293,7 @@ def exported_transforms(tmp_path_factory):
 
 
 @each_file
+@pytest.mark.promise("F14")
 def test_training_evaluation_inference_and_export_see_the_same_pixels(name, tmp_path, exported_transforms):
     outcome = ZOO[name]
     folder = tmp_path / "class"
@@ -318,6 +320,7 @@ def test_training_evaluation_inference_and_export_see_the_same_pixels(name, tmp_
             np.testing.assert_array_equal(road(), decode_image(path).transpose(2, 0, 1))
 
 
+@pytest.mark.promise("F14")
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
 def test_of_a_file_cut_off_anywhere_there_is_the_whole_image_or_none(kind):
     content = encode(PICTURE, kind)
@@ -351,6 +354,7 @@ def test_other_kinds_come_at_their_full_size_however_far_they_may_be_reduced(nam
     np.testing.assert_array_equal(decode_image(ZOO[name].content, reduce=4), ZOO[name].pixels)
 
 
+@pytest.mark.promise("F14")
 @pytest.mark.parametrize(
     "name", ["with space.png", "图片.png", "Größe.png", "a'b\"c.png", "-o.png", "x" * 250 + ".png"]
 )
@@ -360,6 +364,7 @@ def test_a_file_may_have_any_name(tmp_path, name):
     np.testing.assert_array_equal(decode_image(str(tmp_path / name)), PICTURE)
 
 
+@pytest.mark.promise("F14")
 def test_a_name_need_not_be_utf8(tmp_path):
     (tmp_path / "class").mkdir()
     name = os.fsencode(tmp_path) + b"/class/\xff\xfe.png"
@@ -371,6 +376,7 @@ def test_a_name_need_not_be_utf8(tmp_path):
     np.testing.assert_array_equal(ImageFolder(str(tmp_path)).sample(0)[0], PICTURE.transpose(2, 0, 1))
 
 
+@pytest.mark.promise("F14")
 def test_what_is_no_readable_file_is_refused_at_once(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder.png").mkdir()
