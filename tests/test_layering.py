@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from ppcls import arch, data, engine, loss, metric, optimizer  # noqa: F401
+from ppcls import arch, engine, loss, metric, optimizer  # noqa: F401
 from ppcls.config.annotation import parameters_of
 from ppcls.config.registry import REGISTRIES
+from ppcls.data import all as data  # noqa: F401
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ppcls"

@@ -1,44 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The data path; importing this package registers its data sets, samplers, transforms and postprocesses."""
+"""The data path, from files to batches. A deployed model needs parts of it, and those without Paddle.
 
-from ppcls.data.batch_ops import BatchOps, CutmixOperator, MixupOperator, OpSampler
-from ppcls.data.cifar import Cifar10, Cifar100
-from ppcls.data.fmix import FmixOperator
-from ppcls.data.identity_sampler import PKSampler
-from ppcls.data.image_folder import ImageFolder
-from ppcls.data.list_file import ClsDataset, ImageNetDataset
-from ppcls.data.loader import Loader
-from ppcls.data.mixup_cutmix import MixupCutmixHybrid
-from ppcls.data.multi_scale import MultiScaleDataset, MultiScaleSampler
-from ppcls.data.packed import PackedDataset
-from ppcls.data.postprocess import Topk
-from ppcls.data.repeated_sampler import RASampler
-from ppcls.data.rng import SampleRng
-from ppcls.data.sampler import BatchSampler, DistributedBatchSampler
-from ppcls.data.transforms import Transform, decode_image
+So this package imports nothing by itself: `ppcls.data.all` imports and registers everything, and so does asking this
+package for a name, as in ``from ppcls.data import Loader``.
+"""
 
-__all__ = [
-    "BatchOps",
-    "BatchSampler",
-    "Cifar10",
-    "Cifar100",
-    "ClsDataset",
-    "CutmixOperator",
-    "DistributedBatchSampler",
-    "FmixOperator",
-    "ImageFolder",
-    "ImageNetDataset",
-    "Loader",
-    "MixupCutmixHybrid",
-    "MixupOperator",
-    "MultiScaleDataset",
-    "MultiScaleSampler",
-    "OpSampler",
-    "PKSampler",
-    "PackedDataset",
-    "RASampler",
-    "Topk",
-    "Transform",
-    "decode_image",
-    "SampleRng",
-]
+from importlib import import_module
+from typing import Any
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(name)
+    try:
+        return vars(import_module("ppcls.data.all"))[name]
+    except KeyError:
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'") from None

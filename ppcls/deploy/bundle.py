@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import yaml
 
-import ppcls.data  # noqa: F401  (registers the transforms)
+import ppcls.data.postprocess
+import ppcls.data.transforms  # noqa: F401  (both register what a description may name)
 from ppcls.config.node import Node, load_tree
 from ppcls.config.registry import POSTPROCESSES, TRANSFORMS, Call, Count
 from ppcls.config.signature import Problems, parse

@@ -2,7 +2,7 @@
 """Training, evaluation, inference and export. Importing this package registers every part that YAML can name."""
 
 import ppcls.arch
-import ppcls.data
+import ppcls.data.all
 import ppcls.engine.evaluator
 import ppcls.engine.trainer
 import ppcls.loss

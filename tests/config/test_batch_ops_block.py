@@ -3,9 +3,10 @@
 
 import pytest
 
-from ppcls import arch, data  # noqa: F401
+from ppcls import arch  # noqa: F401
 from ppcls.config import load_config
 from ppcls.config.resolved import resolved_text
+from ppcls.data import all as data  # noqa: F401
 from ppcls.utils.errors import ConfigError
 
 TRAIN = """

@@ -9,10 +9,11 @@ import time
 import pytest
 import yaml
 
-from ppcls import arch, data, loss, metric, optimizer  # noqa: F401
+from ppcls import arch, loss, metric, optimizer  # noqa: F401
 from ppcls.config import load_config
 from ppcls.config.load import REPOSITORY
 from ppcls.config.node import load_tree
+from ppcls.data import all as data  # noqa: F401
 from ppcls.utils.errors import ConfigError
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

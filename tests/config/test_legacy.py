@@ -3,8 +3,9 @@
 
 import pytest
 
-from ppcls import arch, data, loss, metric, optimizer  # noqa: F401
+from ppcls import arch, loss, metric, optimizer  # noqa: F401
 from ppcls.config import legacy, load_config
+from ppcls.data import all as data  # noqa: F401
 
 TINY = "Global: {}\nArch: {name: DenseNet121}\nOptimizer: {name: AdamW, lr: {name: Cosine, learning_rate: 1}}\n"
 

@@ -10,10 +10,11 @@ from typing import Annotated
 
 import pytest
 
-from ppcls import arch, data, loss, metric, optimizer  # noqa: F401
+from ppcls import arch, loss, metric, optimizer  # noqa: F401
 from ppcls.config import RunConfig, load_config
 from ppcls.config.load import REPOSITORY, find_config
 from ppcls.config.registry import ARCHS, DATASETS, SCHEDULES, TRANSFORMS, Call
+from ppcls.data import all as data  # noqa: F401
 from ppcls.utils.errors import ConfigError
 
 PADDLECLAS = Path(__file__).parent / "densenet121_paddleclas.yaml"

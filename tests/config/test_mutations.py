@@ -13,12 +13,13 @@ from typing import NamedTuple
 import pytest
 import yaml
 
-from ppcls import arch, data, loss, metric, optimizer  # noqa: F401
+from ppcls import arch, loss, metric, optimizer  # noqa: F401
 from ppcls.config import load_config
 from ppcls.config.load import REPOSITORY
 from ppcls.config.node import BASE, REPLACE, load_tree
 from ppcls.config.registry import REGISTRIES
 from ppcls.config.resolved import resolved_text
+from ppcls.data import all as data  # noqa: F401
 from ppcls.utils.errors import ConfigError
 
 HERE = Path(__file__).parent

@@ -5,11 +5,12 @@ import dataclasses
 
 import pytest
 
-from ppcls import arch, data, loss, metric, optimizer  # noqa: F401
+from ppcls import arch, loss, metric, optimizer  # noqa: F401
 from ppcls.config.annotation import parameters_of
 from ppcls.config.place import blocks
 from ppcls.config.registry import REGISTRIES, Call, Registry
 from ppcls.config.schema import ArchSettings, LossItem, OptimizerSettings
+from ppcls.data import all as data  # noqa: F401
 
 
 def size(height: int, width: int = 3):

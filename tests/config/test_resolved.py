@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ppcls import arch, data, loss, metric, optimizer  # noqa: F401
+from ppcls import arch, loss, metric, optimizer  # noqa: F401
 from ppcls.config import load_config
 from ppcls.config.load import REPOSITORY
 from ppcls.config.resolved import resolved_text, short_text
+from ppcls.data import all as data  # noqa: F401
 
 PADDLECLAS = Path(__file__).parent / "densenet121_paddleclas.yaml"
 SHIPPED = [path for path in sorted((REPOSITORY / "configs").glob("**/*.yaml")) if "_base_" not in path.parts]

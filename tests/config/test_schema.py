@@ -3,9 +3,10 @@
 
 import pytest
 
-from ppcls import arch, data, loss, metric, optimizer  # noqa: F401
+from ppcls import arch, loss, metric, optimizer  # noqa: F401
 from ppcls.config import load_config, schema
 from ppcls.config.annotation import parameters_of
+from ppcls.data import all as data  # noqa: F401
 
 TINY = "Global: {}\nArch: {name: DenseNet121}\nOptimizer: {name: SGD}\n"
 

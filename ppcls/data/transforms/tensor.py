@@ -6,7 +6,6 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import paddle
 
 from ppcls.config.registry import TRANSFORMS
 from ppcls.data.transforms import functional
@@ -99,6 +98,8 @@ class NormalizeImage(Transform):
             if self.channel_num == 4:
                 normalized = np.pad(normalized, [(0, 0), (0, 1), (0, 0), (0, 0)])
             return normalized.astype(np.float16) if self.output_fp16 else normalized
+        import paddle  # not above: a deployed model's images need no Paddle
+
         mean, std = paddle.to_tensor(self._mean_chw), paddle.to_tensor(self._std_chw)
         normalized = (images.astype("float32") * float(self._scale) - mean) / std
         if self.channel_num == 4:
@@ -171,7 +172,7 @@ class ToTensor(Transform):
         """Return the batch in 0..1."""
         if isinstance(images, np.ndarray):
             return np.divide(images, np.float32(255), dtype=np.float32) if images.dtype == np.uint8 else images
-        return images.astype("float32") / 255.0 if images.dtype == paddle.uint8 else images
+        return images.astype("float32") / 255.0 if "uint8" in str(images.dtype) else images
 
 
 @TRANSFORMS.register
@@ -241,6 +242,8 @@ class Normalize(Transform):
         """Return the normalized batch."""
         if isinstance(images, np.ndarray):
             return (images - self._mean_chw) / self._std_chw
+        import paddle
+
         return (images.astype("float32") - paddle.to_tensor(self._mean_chw)) / paddle.to_tensor(self._std_chw)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import PIL
 import pytest
 
-import ppcls.data  # noqa: F401 (registers)
+import ppcls.data.all  # noqa: F401 (registers)
 from ppcls.config.registry import TRANSFORMS
 
 EXCEPTIONS = {
