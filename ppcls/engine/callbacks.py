@@ -138,7 +138,10 @@ class SaveCheckpoint(Callback):
 
 
 class JsonLines:
-    """Appends records to a file, one JSON object a line, written through at once."""
+    """Appends records to a file, one JSON object a line, written through at once.
+
+    A last line that is not whole, as a kill or a full disk leaves it, is cut off first.
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
@@ -146,8 +149,13 @@ class JsonLines:
     def __call__(self, record: dict[str, Any]) -> None:
         """Append one record, with the time in seconds since 1970; JSON has no word for NaN and infinity but null."""
         record = {name: None if _is_not_finite(value) else value for name, value in record.items()}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
+        with self.path.open("a+b") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                if file.read() != b"\n":
+                    file.seek(0)
+                    file.truncate(file.read().rfind(b"\n") + 1)
+            file.write(json.dumps({"time": round(time.time(), 3), **record}).encode() + b"\n")
 
 
 class VisualDLScalars(Callback):

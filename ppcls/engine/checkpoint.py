@@ -19,7 +19,7 @@ from ppcls.engine.ema import ModelEMA
 from ppcls.engine.optimizer_state import optimizer_tensors, restore_optimizer
 from ppcls.engine.precision import Precision
 from ppcls.engine.resume_point import find_checkpoint
-from ppcls.engine.run_directory import BEST, Place, Trust, best_epoch, directory_of, name_of, prune, set_aside
+from ppcls.engine.run_directory import BEST, Place, Trust, best_epoch, clear, directory_of, name_of, prune, set_aside
 from ppcls.engine.trainer import TrainState
 from ppcls.optimizer import Schedule
 from ppcls.utils import dist
@@ -119,12 +119,17 @@ class Checkpointer:
     def start(self, source: str | None) -> TrainState:
         """Begin a training, or go on with one; what an earlier one left in the output directory is set aside.
 
+        The directory has to be this run's alone: what a run that was killed had not finished there is removed.
+
         Args:
             source: as in `load`; ``None`` begins anew.
 
         Raises:
             StorageError: as in `load`.
         """
+        with dist.together():
+            if self.writes:
+                clear(self.directory)
         state = self.load(source) if source else TrainState()
         kept = dist.gathered(best_epoch(self.output_dir))[0]
         if state.best is not None and kept != state.best_epoch:

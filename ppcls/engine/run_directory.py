@@ -13,7 +13,7 @@ from ppcls.data.bad_samples import REPORT
 from ppcls.utils.errors import StorageError
 from ppcls.utils.local_copy import local_path
 from ppcls.utils.logger import logger
-from ppcls.utils.storage import remove, verify
+from ppcls.utils.storage import clear_unfinished, remove, verify
 
 BEST = "best_model"
 CONFIG_COPY = "config.yaml"
@@ -141,6 +141,17 @@ def ends_interval(name: str, save_interval: int) -> bool:
     """Whether a checkpoint is of the end of an epoch that ``save_interval`` divides."""
     match = _NAME.fullmatch(name)
     return bool(match and match[2] is None and save_interval and int(match[1]) % save_interval == 0)
+
+
+def clear(directory: Path) -> None:
+    """Remove what a run that was killed had begun to write or to remove here; no other run may be at work."""
+    try:
+        gone = clear_unfinished(directory, lambda name: name == BEST or place_of(name) is not None)
+    except OSError as error:
+        logger.warning("%s: what a run that was killed left there cannot be removed (%s)", directory, error)
+        return
+    if gone:
+        logger.info("%s: cleared up after a run that was killed (%s)", directory, ", ".join(gone))
 
 
 def set_aside(directory: Path, place: Place) -> Path | None:

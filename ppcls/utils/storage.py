@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -19,10 +22,18 @@ from ppcls.utils.errors import StorageError
 MANIFEST = "manifest.json"
 LOCK = ".lock"
 _MAX_MANIFEST_BYTES = 1 << 20
+_UNFINISHED = re.compile(r"\.(?:(?P<name>.+)\.(?P<role>partial|old)|write-probe)-\d+")
+"""What `published`, `remove` and `ensure_writable` call things for a moment; the number is the process."""
 
 
 @contextmanager
-def published(final: str | os.PathLike, kind: str, owns_name: bool = False) -> Iterator[Path]:
+def published(
+    final: str | os.PathLike,
+    kind: str,
+    owns_name: bool = False,
+    num_bytes: int | None = None,
+    digests: Mapping[str, str] | None = None,
+) -> Iterator[Path]:
     """Give a directory to fill; at the end of the block it appears as ``final``, complete, in one rename.
 
     Every file is flushed to disk before ``manifest.json`` (sizes and sha256) is written, and the
@@ -33,6 +44,8 @@ def published(final: str | os.PathLike, kind: str, owns_name: bool = False) -> I
         final: where the directory appears; a link is followed.
         kind: what it is, such as "checkpoint"; only one of the same kind is replaced.
         owns_name: nobody else gives directories this name, so a damaged one is replaced as well.
+        num_bytes: what will be put into the directory; where there is less space, nothing is begun.
+        digests: file name to sha256 of what the block has hashed itself, known at its end.
 
     Raises:
         StorageError: the directory cannot be written, or holds what was not published here.
@@ -45,11 +58,16 @@ def published(final: str | os.PathLike, kind: str, owns_name: bool = False) -> I
         final.parent.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
+        if num_bytes is not None and num_bytes > _free_bytes(partial):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield partial
-        _seal(partial, kind)
+        _seal(partial, kind, digests or {})
         _replace_directory(partial, final)
     except OSError as error:
-        raise StorageError(f"{final}: cannot be written ({error.strerror or error}); nothing was changed") from error
+        space = "" if num_bytes is None else f"; {num_bytes:,} bytes are needed, {_free(final.parent)}"
+        raise StorageError(
+            f"{final}: cannot be written ({error.strerror or error}){space}; nothing was changed"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -153,6 +171,45 @@ def remove(directory: str | os.PathLike) -> None:
     shutil.rmtree(old)
 
 
+def clear_unfinished(directory: str | os.PathLike, is_own: Callable[[str], bool]) -> list[str]:
+    """Remove what processes that were killed had not finished there; no other may be writing these names.
+
+    A directory that had stepped aside for its successor, which then did not come, is put back.
+
+    Args:
+        directory: where to look.
+        is_own: whether a name is one that the caller publishes there.
+
+    Returns:
+        The names of what is gone.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    directory, gone = Path(directory), []
+    for path in sorted(directory.iterdir()):
+        match = _UNFINISHED.fullmatch(path.name)
+        if match is None or (match["name"] and not is_own(match["name"])):
+            continue
+        if not match["name"]:
+            path.unlink(missing_ok=True)
+            continue
+        gone.append(path.name)
+        if match["role"] == "old" and not os.path.lexists(directory / match["name"]) and _verifies(path):
+            os.replace(path, directory / match["name"])
+        else:
+            shutil.rmtree(path)
+    return gone
+
+
+def _verifies(directory: Path) -> bool:
+    try:
+        verify(directory)
+    except StorageError:
+        return False
+    return True
+
+
 def sha256(path: str | os.PathLike) -> str:
     """Return the sha256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()
@@ -173,18 +230,34 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"")
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # a run that starts in this directory may have cleared it away
     except OSError as error:
         reason = error.strerror or error
         raise StorageError(f"{directory}: cannot be written ({reason}); choose another directory") from error
     return directory
 
 
-def _seal(directory: Path, kind: str) -> None:
+def _free_bytes(directory: Path) -> float:
+    """The space that this user can fill; infinity where the file system does not know."""
+    status = os.statvfs(directory)
+    if not status.f_blocks:
+        return math.inf
+    return status.f_frsize * (status.f_bavail if os.geteuid() else status.f_bfree)
+
+
+def _free(directory: Path) -> str:
+    try:
+        free_bytes = _free_bytes(directory)
+    except OSError as error:
+        return f"what is free is not known ({error.strerror})"
+    return "what is free is not known" if math.isinf(free_bytes) else f"{free_bytes:,.0f} are free"
+
+
+def _seal(directory: Path, kind: str, digests: Mapping[str, str]) -> None:
     entries = {}
     for path in sorted(directory.iterdir()):
         _sync(path)
-        entries[path.name] = {"size": path.stat().st_size, "sha256": sha256(path)}
+        entries[path.name] = {"size": path.stat().st_size, "sha256": digests.get(path.name) or sha256(path)}
     manifest = directory / MANIFEST
     manifest.write_text(json.dumps({"kind": kind, "files": entries}, indent=1), encoding="utf-8")
     _sync(manifest)
@@ -196,7 +269,12 @@ def _replace_directory(partial: Path, final: Path) -> None:
     old = final.with_name(f".{final.name}.old-{os.getpid()}")
     if final.exists():
         os.replace(final, old)
-    os.replace(partial, final)
+    try:
+        os.replace(partial, final)
+    except OSError:
+        if old.exists():
+            os.replace(old, final)
+        raise
     _sync(final.parent)
     shutil.rmtree(old, ignore_errors=True)
 

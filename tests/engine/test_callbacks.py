@@ -29,6 +29,15 @@ def test_json_lines_are_one_object_each_and_appended(tmp_path):
     assert all(line["time"] > 1.7e9 for line in lines)
 
 
+@pytest.mark.parametrize(("before", "kept"), [('{"a": 1}\n{"b', [{"a": 1}]), ('{"b', []), ('{"a": 1}\n', [{"a": 1}])])
+def test_a_line_that_a_kill_left_half_written_is_cut_off(tmp_path, before, kept):
+    (tmp_path / "train.jsonl").write_text(before)
+    JsonLines(tmp_path / "train.jsonl")({"event": "train"})
+    *earlier, last = (json.loads(line) for line in (tmp_path / "train.jsonl").read_text().splitlines())
+    assert earlier == kept
+    assert last["event"] == "train"
+
+
 def test_json_lines_stay_json_when_a_figure_is_not_finite(tmp_path):
     def refuse(constant):
         raise AssertionError(f"{constant} is not JSON")
