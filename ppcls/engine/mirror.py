@@ -27,7 +27,7 @@ from ppcls.engine.run_directory import (
 from ppcls.utils.errors import StorageError
 from ppcls.utils.logger import log_traceback, logger
 from ppcls.utils.remote import Remote
-from ppcls.utils.storage import MANIFEST
+from ppcls.utils.manifest import MANIFEST
 
 if TYPE_CHECKING:
     from ppcls.engine.trainer import StepOutput, TrainState

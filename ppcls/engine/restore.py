@@ -12,7 +12,8 @@ from ppcls.utils.download import locked
 from ppcls.utils.errors import StorageError
 from ppcls.utils.logger import logger
 from ppcls.utils.remote import Remote
-from ppcls.utils.storage import MANIFEST, verify
+from ppcls.utils.manifest import MANIFEST
+from ppcls.utils.storage import verify
 
 
 def restore(directory: Path, url: str) -> None:

@@ -6,22 +6,19 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import json
 import math
 import os
 import re
 import shutil
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
 from ppcls.utils.errors import StorageError
+from ppcls.utils.manifest import MANIFEST, Entry, manifest_text, read_manifest
 
-MANIFEST = "manifest.json"
 LOCK = ".lock"
-_MAX_MANIFEST_BYTES = 1 << 20
 _UNFINISHED = re.compile(r"\.(?:(?P<name>.+)\.(?P<role>partial|old)|write-probe)-\d+")
 """What `published`, `remove` and `ensure_writable` call things for a moment; the number is the process."""
 
@@ -64,6 +61,7 @@ def published(
         _seal(partial, kind, digests or {})
         _replace_directory(partial, final)
     except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)  # before the free space is looked up
         space = "" if num_bytes is None else f"; {num_bytes:,} bytes are needed, {_free(final.parent)}"
         raise StorageError(
             f"{final}: cannot be written ({error.strerror or error}){space}; nothing was changed"
@@ -93,18 +91,19 @@ def require_replaceable(final: str | os.PathLike, kind: str) -> None:
 
 def _listed_files(directory: Path, kind: str) -> set[str]:
     try:
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        return set(manifest["files"]) if manifest["kind"] == kind else set()
-    except (OSError, ValueError, KeyError, TypeError):
+        found, files = read_manifest(directory)
+    except StorageError:
         return set()
+    return set(files) if found == kind else set()
 
 
-_locks: list[IO[bytes]] = []
+_locks: dict[str, IO[bytes]] = {}
+"""The open lock file of each directory that this process holds."""
 
 
 def _let_go() -> None:
     while _locks:
-        _locks.pop().close()
+        _locks.popitem()[1].close()
 
 
 # A lock lasts until the last process with the open file has closed it, and workers may outlive a run by a moment.
@@ -118,16 +117,47 @@ def held(directory: str | os.PathLike) -> Iterator[None]:
     Raises:
         StorageError: another run holds it.
     """
-    with open(Path(directory) / LOCK, "wb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StorageError(f"{directory}: another run is writing there; wait for it, or choose another") from None
-        _locks.append(file)
-        try:
-            yield
-        finally:
-            _locks.remove(file)
+    name = os.path.realpath(directory)
+    file = _locked(directory)
+    _locks[name] = file
+    try:
+        yield
+    finally:
+        _locks.pop(name, file).close()
+
+
+def hold_again(directory: str | os.PathLike) -> bool:
+    """Make a directory again that was removed while it was held, and hold it; return whether that was so.
+
+    Raises:
+        OSError: it cannot be made.
+        StorageError: another run holds what is there now.
+    """
+    name = os.path.realpath(directory)
+    former = _locks.get(name)
+    if former is None or _is_there(former, Path(directory) / LOCK):
+        return False
+    Path(directory).mkdir(parents=True, exist_ok=True)
+    _locks[name] = _locked(directory)
+    former.close()
+    return True
+
+
+def _locked(directory: str | os.PathLike) -> IO[bytes]:
+    file = open(Path(directory) / LOCK, "wb")  # noqa: SIM115 (open as long as it is held)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise StorageError(f"{directory}: another run is writing there; wait for it, or choose another") from None
+    return file
+
+
+def _is_there(file: IO[bytes], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def verify(directory: str | os.PathLike) -> dict:
@@ -137,26 +167,20 @@ def verify(directory: str | os.PathLike) -> dict:
         StorageError: there is no manifest, or a file is missing, cut off or altered; names the file.
     """
     directory = Path(directory)
-    try:
-        status = (directory / MANIFEST).lstat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_MANIFEST_BYTES:
-            raise ValueError("not a file of at most 1 MiB")
-        manifest = json.loads((directory / MANIFEST).read_text(encoding="utf-8"))
-        files = dict(manifest["files"])
-        expected = {name: (int(entry["size"]), str(entry["sha256"])) for name, entry in files.items()}
-    except FileNotFoundError:
-        raise StorageError(f"{directory}: not complete, it has no {MANIFEST}") from None
-    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise StorageError(f"{directory / MANIFEST}: cannot be read ({error})") from error
-    for name, (size, digest) in expected.items():
+    kind, files = read_manifest(directory)
+    for name, entry in files.items():
         path = directory / name
-        if os.sep in name or not path.is_file() or path.is_symlink():
-            raise StorageError(f"{path}: missing, though the manifest lists it")
-        if path.stat().st_size != size:
-            raise StorageError(f"{path}: cut off or altered, {path.stat().st_size} bytes instead of {size}")
-        if sha256(path) != digest:
-            raise StorageError(f"{path}: altered, its sha256 is not the one in the manifest")
-    return manifest
+        try:
+            if os.sep in name or not path.is_file() or path.is_symlink():
+                raise StorageError(f"{path}: missing, though the manifest lists it")
+            size = path.stat().st_size
+            if size != entry.size:
+                raise StorageError(f"{path}: cut off or altered, {size} bytes instead of {entry.size}")
+            if sha256(path) != entry.sha256:
+                raise StorageError(f"{path}: altered, its sha256 is not the one in the manifest")
+        except OSError as error:
+            raise StorageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    return {"kind": kind, "files": {name: vars(entry) for name, entry in files.items()}}
 
 
 def remove(directory: str | os.PathLike) -> None:
@@ -257,9 +281,9 @@ def _seal(directory: Path, kind: str, digests: Mapping[str, str]) -> None:
     entries = {}
     for path in sorted(directory.iterdir()):
         _sync(path)
-        entries[path.name] = {"size": path.stat().st_size, "sha256": digests.get(path.name) or sha256(path)}
+        entries[path.name] = Entry(path.stat().st_size, digests.get(path.name) or sha256(path))
     manifest = directory / MANIFEST
-    manifest.write_text(json.dumps({"kind": kind, "files": entries}, indent=1), encoding="utf-8")
+    manifest.write_text(manifest_text(kind, entries), encoding="utf-8")
     _sync(manifest)
     _sync(directory)
 
