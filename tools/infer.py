@@ -1,20 +1,46 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Classify images with trained weights: one JSON line for each image on standard output.
+"""Classify images: one JSON line for each image on standard output.
 
+With a configuration and trained weights, or with an exported model alone (--bundle), which needs no training code.
 An image that cannot be read gets a line with "error"; the others are answered, and the exit code is 3.
 """
 
+from __future__ import annotations
+
+import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
+from typing import Any
 
 if not __package__:  # run from a checkout, not installed
     sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), "..")))
 
-from ppcls.utils.cli import config_arguments, run
+from ppcls.utils.cli import config_parser, run
 
-EXAMPLE = """python tools/infer.py -c configs/quick_start/digits.yaml \\
-      -o Global.pretrained_model=output/digits/best_model -o Infer.infer_imgs=IMAGE_OR_FOLDER"""
+EXAMPLES = """examples:
+  python tools/infer.py -c configs/quick_start/digits.yaml \\
+      -o Global.pretrained_model=output/digits/best_model -o Infer.infer_imgs=IMAGE_OR_FOLDER
+  python tools/infer.py --bundle inference/digits IMAGE_OR_FOLDER"""
+
+
+def main() -> None:
+    """Read the command line, then answer."""
+    arguments = _arguments()
+    results, save_to = _of_bundle(arguments) if arguments.bundle else _of_config(arguments)
+    given = []
+    for result in results:
+        print(one_line(result), flush=True)
+        given.append(result)
+    if save_to:
+        with open(save_to, "w", encoding="utf-8", errors="backslashreplace") as file:
+            json.dump(given, file, ensure_ascii=False, indent=1)
+    num_bad = sum("error" in result for result in given)
+    if num_bad:
+        from ppcls.utils.errors import DataError
+
+        raise DataError(f"{num_bad} of {len(given)} images could not be read; their lines say why")
 
 
 def one_line(result: dict) -> str:
@@ -22,24 +48,41 @@ def one_line(result: dict) -> str:
     return json.dumps(result, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def main() -> None:
-    """Read the command line and the file, then answer."""
-    arguments = config_arguments(__doc__, EXAMPLE)
+def _arguments() -> argparse.Namespace:
+    parser = config_parser(__doc__, EXAMPLES, is_required=False)
+    parser.add_argument("--bundle", metavar="DIR", help="an exported model; then give images, and no -c")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="with --bundle: image files and folders of them")
+    parser.add_argument("--runtime", default="paddle", help="with --bundle: paddle, paddle_onednn, onnxruntime or int8")
+    parser.add_argument("--device", default="cpu", help="with --bundle: cpu, gpu, gpu:1, ...")
+    parser.add_argument("--threads", type=int, help="with --bundle: of the CPU; by default all cores")
+    parser.add_argument("--batch_size", type=int, default=1, help="with --bundle: images answered at once")
+    arguments = parser.parse_args()
+    if bool(arguments.config) == bool(arguments.bundle):
+        parser.error("give either -c FILE or --bundle DIR")
+    if bool(arguments.images) != bool(arguments.bundle):
+        parser.error("--bundle needs images" if arguments.bundle else "images are given by -o Infer.infer_imgs=...")
+    return arguments
+
+
+def _of_bundle(arguments: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], None]:
+    from ppcls.data.images import find_images
+    from ppcls.deploy.bundle import FILES_OF
+    from ppcls.deploy.classifier import Classifier
+    from ppcls.utils.errors import ConfigError
+
+    if arguments.runtime not in FILES_OF:
+        raise ConfigError(f"--runtime: expected one of {', '.join(FILES_OF)}; got {arguments.runtime}")
+    paths = [path for place in arguments.images for path in find_images(place)]
+    classifier = Classifier(arguments.bundle, arguments.runtime, arguments.device, arguments.threads)
+    return classifier(paths, arguments.batch_size), None
+
+
+def _of_config(arguments: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], str | None]:
     from ppcls.config import load_config
     from ppcls.engine import Engine
-    from ppcls.utils.errors import DataError
 
     config = load_config(arguments.config, arguments.override)
-    results = []
-    for result in Engine(config).infer():
-        print(one_line(result), flush=True)
-        results.append(result)
-    if config.Infer.save_dir:
-        with open(config.Infer.save_dir, "w", encoding="utf-8", errors="backslashreplace") as file:
-            json.dump(results, file, ensure_ascii=False, indent=1)
-    num_bad = sum("error" in result for result in results)
-    if num_bad:
-        raise DataError(f"{num_bad} of {len(results)} images could not be read; their lines say why")
+    return Engine(config).infer(), config.Infer.save_dir if config.Infer else None
 
 
 if __name__ == "__main__":

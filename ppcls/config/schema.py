@@ -63,7 +63,7 @@ class GlobalSettings:
         save_inference_dir: where the exported model goes.
         export_onnx: an export also writes ``model.onnx``; the short form is ``--onnx``.
         bundle: the directory of an exported model; evaluation and inference ask it instead of trained weights.
-        runtime: what runs the exported model.
+        runtime: what runs the exported model; ``int8`` is ONNX Runtime on the graph in whole numbers.
         print_mem_info: show the memory in use in each log line.
         train_mode: how loss and output come from a batch; null is plain classification.
         eval_mode: how a model is evaluated.
@@ -98,7 +98,7 @@ class GlobalSettings:
     save_inference_dir: str = "./inference"
     export_onnx: bool = False
     bundle: str | None = None
-    runtime: Literal["paddle", "onnxruntime"] = "paddle"
+    runtime: Literal["paddle", "paddle_onednn", "onnxruntime", "int8"] = "paddle"
     print_mem_info: bool = False
     train_mode: Literal[None] = None
     eval_mode: Literal["classification"] = "classification"

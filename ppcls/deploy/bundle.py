@@ -26,6 +26,14 @@ DESCRIPTION = "inference.yml"
 GRAPH = "inference.json"
 PARAMETERS = "inference.pdiparams"
 ONNX_GRAPH = "model.onnx"
+INT8_GRAPH = "model_int8.onnx"
+FILES_OF = {
+    "paddle": (GRAPH, PARAMETERS),
+    "paddle_onednn": (GRAPH, PARAMETERS),
+    "onnxruntime": (ONNX_GRAPH,),
+    "int8": (INT8_GRAPH,),
+}
+"""What each ``Global.runtime`` runs."""
 LABELS = "label_list"
 LABEL_ARGUMENTS = ("class_id_map_file", "delimiter")
 """Arguments of a postprocessing that lead to its labels; a bundle has the labels themselves."""
@@ -119,10 +127,12 @@ def load_bundle(directory: str | os.PathLike, runtime: str = "paddle") -> Bundle
     manifest = verify(directory)
     if manifest.get("kind") != KIND:
         raise StorageError(f"{directory}: is a {manifest.get('kind')}, not a {KIND}; export it first")
-    if runtime == "onnxruntime" and ONNX_GRAPH not in manifest["files"]:
+    lacking = next((name for name in FILES_OF[runtime] if name not in manifest["files"]), None)
+    if lacking and runtime in ("onnxruntime", "int8"):
+        option = "--onnx" if runtime == "onnxruntime" else "--int8"
         raise ConfigError(
-            f"Global.runtime: {runtime}, but {directory} holds no {ONNX_GRAPH}; "
-            "export it with --onnx, or write Global.runtime=paddle"
+            f"Global.runtime: {runtime}, but {directory} holds no {lacking}; "
+            f"export it with {option}, or write Global.runtime=paddle"
         )
     if link := next((path for path in directory.iterdir() if path.is_symlink()), None):
         raise StorageError(f"{link}: is a link, and a deployed model has none; export the model again")

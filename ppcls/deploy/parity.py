@@ -68,7 +68,7 @@ def answers_of_fresh_process(directory: Path, images: Sequence[bytes | np.ndarra
     # Images go as they are stored, so that the fresh process preprocesses them by inference.yml, as a user would.
     arrays = [np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image for image in images]
     np.savez(request, **{f"image {number}": array for number, array in enumerate(arrays)})
-    reason = failure_of_module("ppcls.deploy.answer", directory, request, stored)
+    reason = failure_of_module("ppcls.deploy.trial", directory, request, stored)
     if reason:
         raise ParityError(f"the exported graph does not run in a fresh process ({reason}); nothing was published")
     with np.load(stored, allow_pickle=False) as given:

@@ -1,21 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running an exported model: one face over the engines that can."""
+"""Running an exported model: one face over the engines that can. No engine is imported before it is asked for."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
-import paddle.inference
 
-from ppcls.deploy.bundle import GRAPH, ONNX_GRAPH, PARAMETERS
+from ppcls.deploy.bundle import GRAPH, INT8_GRAPH, ONNX_GRAPH, PARAMETERS
 from ppcls.utils.errors import ConfigError
+from ppcls.utils.machine import usable_cores
 
 
 class InferenceEngine(Protocol):
-    """Runs a graph on the CPU.
+    """Runs a graph.
 
     Attributes:
         description: engine, version and what about its settings matters.
@@ -24,7 +24,7 @@ class InferenceEngine(Protocol):
     description: str
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """The outputs [N, class_num] for images [N, C, H, W] float32."""
+        """The outputs [N, class_num] for a batch of the graph's input."""
 
 
 class PaddleEngine:
@@ -32,15 +32,37 @@ class PaddleEngine:
 
     Args:
         directory: what the export wrote.
+        device: ``cpu``, ``gpu``, ``gpu:1``, or a device of a plug-in, such as ``npu:0``.
+        threads: of the CPU.
+        onednn: use oneDNN's kernels. Paddle 3.3.1 does so unless told otherwise, and with them graphs with an
+            upsampling do not run (Paddle#77340).
+
+    Raises:
+        ConfigError: Paddle, or the device, is not there.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.description = f"Paddle Inference {paddle.__version__}, plain (oneDNN off)"
-        config = paddle.inference.Config(str(directory / GRAPH), str(directory / PARAMETERS))
-        # Paddle 3.3.1 turns oneDNN on by itself, and with it graphs with an upsampling do not run (Paddle#77340).
-        config.disable_mkldnn()
+    def __init__(self, directory: Path, device: str, threads: int, onednn: bool = False) -> None:
+        try:
+            from paddle import __version__, inference
+        except ImportError:
+            raise ConfigError("Global.runtime: Paddle is not installed; pip install paddlepaddle") from None
+        config = inference.Config(str(directory / GRAPH), str(directory / PARAMETERS))
+        kind, _, number = device.partition(":")
+        if kind == "cpu":
+            config.set_cpu_math_library_num_threads(threads)
+        elif kind == "gpu":
+            _require(device, "gpu")
+            config.enable_use_gpu(256, int(number or 0))  # MiB to begin with; it grows
+        else:
+            _require(device, kind)
+            config.enable_custom_device(kind, int(number or 0))
+        if onednn and kind == "cpu":
+            config.enable_mkldnn()
+        else:
+            config.disable_mkldnn()
         config.disable_glog_info()
-        self.predictor = paddle.inference.create_predictor(config)
+        self.description = f"Paddle Inference {__version__}, {'oneDNN' if onednn else 'plain (oneDNN off)'}"
+        self.predictor = inference.create_predictor(config)
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Run one batch."""
@@ -51,54 +73,91 @@ class PaddleEngine:
         return self.predictor.get_output_handle(self.predictor.get_output_names()[0]).copy_to_cpu()
 
 
+PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider", "npu": "CANNExecutionProvider"}
+"""What ONNX Runtime calls devices."""
+
+
 class OnnxRuntimeEngine:
     """ONNX Runtime.
 
     Args:
-        directory: what the export wrote, with ``model.onnx``.
+        directory: what the export wrote.
+        device: ``cpu``, ``gpu``, ``gpu:1``, ``npu``.
+        threads: of the CPU.
+        graph: the file in the directory.
 
     Raises:
-        ConfigError: onnxruntime is not installed.
+        ConfigError: onnxruntime is not installed, or not for the device.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, device: str, threads: int, graph: str = ONNX_GRAPH) -> None:
         try:
             import onnxruntime
         except ImportError:
             raise ConfigError('Global.runtime: onnxruntime is not installed; pip install "ppcls[onnx]"') from None
-        self.description = f"ONNX Runtime {onnxruntime.__version__}"
+        kind, _, number = device.partition(":")
+        provider = PROVIDERS.get(kind)
+        if provider not in onnxruntime.get_available_providers():
+            raise ConfigError(
+                f"Global.device: this onnxruntime does not run on '{device}'; write cpu, or install the one that does, "
+                "such as onnxruntime-gpu"
+            )
+        self.description = f"ONNX Runtime {onnxruntime.__version__}{', int8' if graph == INT8_GRAPH else ''}"
         options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors; it warns of each number that the conversion left unused
-        path = str(directory / ONNX_GRAPH)
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        providers = [provider if kind == "cpu" else (provider, {"device_id": int(number or 0)})]
+        self.session = onnxruntime.InferenceSession(str(directory / graph), options, providers=providers)
+        self.input_name = self.session.get_inputs()[0].name
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Run one batch."""
-        return self.session.run(None, {self.session.get_inputs()[0].name: images})[0]
+        return self.session.run(None, {self.input_name: images})[0]
 
 
-ENGINES = {"paddle": PaddleEngine, "onnxruntime": OnnxRuntimeEngine}
-"""The engines by the names that ``Global.runtime`` has for them."""
+def engine_of(runtime: str, directory: Path, device: str, threads: int) -> InferenceEngine:
+    """The engine that ``Global.runtime`` names."""
+    if runtime in ("onnxruntime", "int8"):
+        return OnnxRuntimeEngine(directory, device, threads, INT8_GRAPH if runtime == "int8" else ONNX_GRAPH)
+    return PaddleEngine(directory, device, threads, onednn=runtime == "paddle_onednn")
 
 
 class Predictor:
-    """An exported model on the CPU: images [N, C, H, W] float32 to outputs [N, class_num].
+    """An exported model: a batch of the graph's input to outputs [N, class_num].
 
     Args:
         directory: what the export wrote.
-        runtime: the engine, one of `ENGINES`.
+        runtime: the engine: ``paddle``, ``paddle_onednn``, ``onnxruntime`` or ``int8``.
+        device: where it runs: ``cpu``, ``gpu``, ``gpu:1``, ``npu``, ...
+        threads: of the CPU; by default one for each core that this process may use.
 
     Attributes:
         description: engine and version.
 
     Raises:
-        ConfigError: the engine is not installed.
+        ConfigError: the engine is not installed, or not for the device.
     """
 
-    def __init__(self, directory: str | os.PathLike, runtime: str = "paddle") -> None:
-        self.engine: InferenceEngine = ENGINES[runtime](Path(directory))
+    def __init__(
+        self, directory: str | os.PathLike, runtime: str = "paddle", device: str = "cpu", threads: int | None = None
+    ) -> None:
+        self.engine = engine_of(runtime, Path(directory), device, threads or usable_cores())
         self.description = self.engine.description
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Run one batch of any size."""
         return self.engine.run(images)
+
+
+def logits_of_outputs(outputs: np.ndarray, softmax: bool) -> np.ndarray:
+    """Logits; of a graph that ends in softmax the logarithm of its probabilities, which have the same softmax."""
+    # Engines cut tiny probabilities off to 0, whose logarithm no loss could take.
+    return np.log(np.maximum(outputs, np.finfo(np.float32).tiny)) if softmax else outputs
+
+
+def _require(device: str, kind: str) -> None:
+    from ppcls.utils.device import available_devices
+
+    there: Any = [name.partition(":")[0] for name in available_devices()]
+    if kind not in there:
+        raise ConfigError(f"Global.device: '{device}' is not on this machine; there is {', '.join(sorted(set(there)))}")

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import paddle
 from paddle import nn
 
@@ -18,7 +17,7 @@ from ppcls.data.loader import Loader
 from ppcls.data.transforms.tensor import ToCHWImage
 from ppcls.data.transforms.transform import Transform
 from ppcls.deploy.bundle import LABEL_ARGUMENTS, Bundle, load_bundle
-from ppcls.deploy.runtime import Predictor
+from ppcls.deploy.runtime import Predictor, logits_of_outputs
 from ppcls.engine.parts import Parts
 from ppcls.utils.errors import ConfigError, DataError, StorageError
 from ppcls.utils.logger import logger
@@ -56,10 +55,7 @@ class DeployedModel(nn.Layer):
                 f"{self.bundle.directory}: answers {list(outputs.shape)} to {len(images)} images, not "
                 f"{graph.class_num} numbers for each; export it again"
             )
-        if graph.softmax:
-            # Engines cut tiny probabilities off to 0, whose logarithm no loss could take.
-            outputs = np.log(np.maximum(outputs, np.finfo(np.float32).tiny))
-        return paddle.to_tensor(outputs)
+        return paddle.to_tensor(logits_of_outputs(outputs, graph.softmax))
 
 
 class DeployedParts(Parts):

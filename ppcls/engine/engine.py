@@ -24,7 +24,7 @@ from ppcls.deploy.to_onnx import require_onnx
 from ppcls.engine import report
 from ppcls.engine.callbacks import log_evaluation
 from ppcls.engine.deployed import DeployedParts
-from ppcls.engine.inference import answers
+from ppcls.deploy.answers import answers
 from ppcls.engine.parts import Parts, argument_of
 from ppcls.engine.restore import restore
 from ppcls.engine.resume_point import AUTO

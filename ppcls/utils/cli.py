@@ -70,14 +70,14 @@ def config_arguments(description: str, example: str) -> argparse.Namespace:
     return config_parser(description, f"example:\n  {example}").parse_args()
 
 
-def config_parser(description: str, epilog: str) -> argparse.ArgumentParser:
+def config_parser(description: str, epilog: str, is_required: bool = True) -> argparse.ArgumentParser:
     """A parser for ``-c FILE`` and any number of ``-o key.path=value``, to which more may be added."""
     parser = argparse.ArgumentParser(
         description=description,
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("-c", "--config", required=True, metavar="FILE", help="the experiment's YAML file")
+    parser.add_argument("-c", "--config", required=is_required, metavar="FILE", help="the experiment's YAML file")
     parser.add_argument(
         "-o",
         "--override",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run an exported model in a process of its own: ``python -m ppcls.deploy.answer DIRECTORY REQUEST.npz ANSWERS.npz``.
+"""Run an exported model in a process of its own: ``python -m ppcls.deploy.trial DIRECTORY REQUEST.npz ANSWERS.npz``.
 
 Nothing of the training side is used: graphs, weights and preprocessing come from the directory.
 """

@@ -9,7 +9,7 @@ from ppcls.data.images import find_images, load_image
 from ppcls.data.transforms.crop import CropImage
 from ppcls.data.transforms.decode import DecodeImage
 from ppcls.data.transforms.tensor import NormalizeImage, ToCHWImage
-from ppcls.engine.inference import answers
+from ppcls.deploy.answers import answers
 from ppcls.utils.errors import DataError
 
 TRANSFORMS = [DecodeImage(), NormalizeImage(mean=[0, 0, 0], std=[1, 1, 1], order=""), ToCHWImage()]

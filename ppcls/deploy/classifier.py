@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From image files to answers with nothing but a published bundle; no training code, and Paddle only where it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ppcls.deploy.answers import answers
+from ppcls.deploy.bundle import load_bundle
+from ppcls.deploy.runtime import Predictor, logits_of_outputs
+
+
+class Classifier:
+    """A deployed model with its own preprocessing, postprocessing and labels.
+
+    Args:
+        directory: the bundle, verified before anything in it is used.
+        runtime: the engine: ``paddle``, ``paddle_onednn``, ``onnxruntime`` or ``int8``.
+        device: where the engine runs: ``cpu``, ``gpu``, ``gpu:1``, ...
+        threads: of the CPU; by default one for each core that this process may use.
+
+    Attributes:
+        bundle: what the directory says of itself.
+        description: engine and version.
+
+    Raises:
+        StorageError: the bundle is not there, cut off or altered.
+        ConfigError: its description cannot be obeyed, or the engine is not there.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike, runtime: str = "paddle", device: str = "cpu", threads: int | None = None
+    ) -> None:
+        self.bundle = load_bundle(directory, runtime)
+        self.transforms = self.bundle.build_transforms()
+        self.postprocess = self.bundle.build_postprocess()
+        self.predictor = Predictor(directory, runtime, device, threads)
+        self.description = self.predictor.description
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """The logits [N, class_num] of preprocessed images."""
+        return logits_of_outputs(self.predictor(images), self.bundle.graph.softmax)
+
+    def __call__(self, paths: Sequence[str], batch_size: int = 1) -> Iterator[dict[str, Any]]:
+        """One result for each path, in order; an image that cannot be read gives its ``error``.
+
+        Raises:
+            NumericsError: an answer is not finite.
+        """
+        return answers(self.logits, paths, self.transforms, self.postprocess, batch_size)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A bundle answers by itself: as the trained model does, in every engine, and without Paddle."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import toys
+
+from ppcls.config import load_config
+from ppcls.data.images import find_images
+from ppcls.deploy.classifier import Classifier
+from ppcls.engine import Engine
+from ppcls.utils.errors import ConfigError, StorageError
+from ppcls.utils.logger import stop_logging
+
+pytest.importorskip("paddle2onnx")
+pytest.importorskip("onnxruntime")
+
+ROOT = Path(__file__).resolve().parents[2]
+WITHOUT_PADDLE = """
+import runpy, sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "paddle" or name.startswith(("ppcls.engine", "ppcls.arch", "ppcls.loss")):
+            raise ImportError(f"{name} has no place in a deployment")
+sys.meta_path.insert(0, Refuse())
+sys.argv = sys.argv[1:]
+sys.path.insert(0, sys.argv.pop(0))
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, toy_data):
+    """A bundle with an ONNX graph, its images, and what the trained model says to them."""
+    folder = tmp_path_factory.mktemp("classifier")
+    config = toys.write_yaml(folder, toy_data)
+    Engine(load_config(config)).train()
+    weights = f"Global.pretrained_model={folder}/output/best_model"
+    bundle = Engine(load_config(config, [weights, "Global.export_onnx=true"])).export()
+    expected = list(Engine(load_config(config, [weights])).infer())
+    stop_logging()
+    return bundle, toy_data / "images" / "2", expected
+
+
+def assert_same(results, expected):
+    assert len(results) == len(expected) > 1
+    for result, wanted in zip(results, expected):
+        assert {**result, "scores": None} == {**wanted, "scores": None}
+        assert result["scores"] == pytest.approx(wanted["scores"], abs=2e-5)
+
+
+@pytest.mark.parametrize("runtime", ["paddle", "paddle_onednn", "onnxruntime"])
+@pytest.mark.parametrize("batch_size", [1, 5])
+def test_a_bundle_answers_as_the_trained_model_does(exported, runtime, batch_size):
+    bundle, images, expected = exported
+    assert_same(list(Classifier(bundle, runtime, threads=1)(find_images(str(images)), batch_size)), expected)
+
+
+def test_with_onnx_runtime_neither_paddle_nor_training_code_is_imported(exported):
+    bundle, images, expected = exported
+    command = ["tools/infer.py", "--bundle", str(bundle), "--runtime", "onnxruntime", str(images)]
+    finished = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PADDLE, str(ROOT), *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    assert_same([json.loads(line) for line in finished.stdout.splitlines()], expected)
+    assert finished.stderr == ""
+
+
+def test_without_paddle_its_own_engine_is_refused_in_one_line(exported):
+    bundle, images, _ = exported
+    command = ["tools/infer.py", "--bundle", str(bundle), str(images)]
+    finished = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PADDLE, str(ROOT), *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert finished.stderr == "Global.runtime: Paddle is not installed; pip install paddlepaddle\n"
+
+
+@pytest.mark.parametrize("runtime", ["paddle", "onnxruntime"])
+@pytest.mark.parametrize("device", ["gpu", "npu:3", "sofa"])
+def test_a_device_that_is_not_there_is_refused(exported, runtime, device):
+    with pytest.raises(ConfigError, match=f"^Global.device: .*'{device}'"):
+        Classifier(exported[0], runtime, device)
+
+
+def test_an_engine_whose_graph_is_not_there_is_refused(exported):
+    with pytest.raises(ConfigError, match=r"holds no model_int8.onnx; export it with --int8"):
+        Classifier(exported[0], "int8")
+
+
+def test_a_directory_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(StorageError, match="there is no such directory"):
+        Classifier(tmp_path / "none")
