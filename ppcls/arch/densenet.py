@@ -130,6 +130,25 @@ class DenseNet(nn.Layer):
         x = self.pool2d_avg(F.relu(self.batch_norm(x)))
         return self.out(paddle.flatten(x, start_axis=1))
 
+    def pytorch_names(self) -> tuple[dict[str, str], ...]:
+        """Names of the layers in torchvision and timm, each with the name here; they have no form for CIFAR."""
+        if isinstance(self.conv1_func, nn.Conv2D):
+            return ()
+        names = {"features.conv0": "conv1_func._conv", "features.norm0": "conv1_func._batch_norm"}
+        number = 0
+        for stage in self._stages:
+            if stage.startswith("db"):
+                number += 1
+                for index, name in enumerate(getattr(self, stage)._sub_layers, start=1):
+                    theirs = f"features.denseblock{number}.denselayer{index}"
+                    for part in (1, 2):
+                        names[f"{theirs}.norm{part}"] = f"{stage}.{name}.bn_ac_func{part}._batch_norm"
+                        names[f"{theirs}.conv{part}"] = f"{stage}.{name}.bn_ac_func{part}._conv"
+            else:
+                names[f"features.transition{number}.norm"] = f"{stage}.conv_ac_func._batch_norm"
+                names[f"features.transition{number}.conv"] = f"{stage}.conv_ac_func._conv"
+        return (names | {"features.norm5": "batch_norm", "classifier": "out"},)
+
     def _append(self, name: str, stage: nn.Layer) -> None:
         self.add_sublayer(name, stage)
         self._stages.append(name)
