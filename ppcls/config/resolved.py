@@ -25,6 +25,35 @@ def resolved_text(call: Call, origins: bool = False) -> str:
     return "\n".join(shown) + "\n"
 
 
+def resolved_tree(call: Call, defaults: bool = True) -> dict[str, Any]:
+    """The same as plain values: what `resolved_text` reads as; without ``defaults`` only what the file gives."""
+    parameters = parameters_of(call.target)
+    tree: dict[str, Any] = {}
+    for key, value, origin in _entries(call):
+        if key in parameters and is_each_key(parameters[key].annotation):
+            for item in value:
+                tree.update(_part(item, defaults))
+        elif defaults or origin != "default":
+            tree[key] = _plain(value, defaults)
+    return tree
+
+
+def _plain(value: Any, defaults: bool) -> Any:
+    if isinstance(value, Call):
+        is_named = not value.inline and not is_dataclass(value.target)
+        return {**({"name": value.name} if is_named else {}), **resolved_tree(value, defaults)}
+    if isinstance(value, (list, tuple)) and any(isinstance(item, Call) for item in value):
+        return [_part(item, defaults) for item in value]
+    return _shown(value)
+
+
+def _part(call: Call, defaults: bool) -> dict[str, Any]:
+    tree = resolved_tree(call, defaults)
+    if call.inline:
+        del tree["name"]
+    return {(call.kwargs[call.inline] if call.inline else call).name: tree}
+
+
 def short_text(call: Call) -> str:
     """A part with what the file says of it, defaults left out, in one line of YAML."""
     named = call.kwargs[call.inline] if call.inline else call
