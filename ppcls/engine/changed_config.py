@@ -84,8 +84,8 @@ TABLE = (
         "what happens when something goes wrong",
     ),
     _rule(
-        "Global.image_shape Global.save_inference_dir Global.export_for Global.fold_preprocess Global.allow_mismatch Global.bundle Global.runtime "
-        "Arch.infer_add_softmax Infer.**",
+        "Global.image_shape Global.save_inference_dir Global.export_onnx Global.export_for Global.fold_preprocess "
+        "Global.allow_mismatch Global.bundle Global.runtime Arch.infer_add_softmax Infer.**",
         Verdict.FREE,
         "for deployment",
     ),
@@ -95,7 +95,7 @@ TABLE = (
         "how images are read; the result is the same",
     ),
     _rule(
-        "Global.pretrained_model Global.allow_mismatch Arch.pretrained Arch.use_ssld Optimizer.lr.last_epoch",
+        "Global.pretrained_model Arch.pretrained Arch.use_ssld Optimizer.lr.last_epoch",
         Verdict.TOLD,
         "without effect, as what it gives comes from the checkpoint",
     ),
@@ -176,8 +176,8 @@ TABLE = (
         "figures are not those of before",
     ),
     _rule(
-        "Global.imports Global.train_mode Global.to_static Global.use_* Global.uniform_output_enabled Loss.** Metric.** "
-        "Optimizer.**",
+        "Global.imports Global.train_mode Global.to_static Global.use_* Global.uniform_output_enabled Loss.** "
+        "Metric.** Optimizer.**",
         Verdict.TOLD,
         "from here on",
     ),
