@@ -228,6 +228,7 @@ def test_the_checkpoint_of_two_processes_is_one(trained):
 OVERFLOW_ON_ONE = """
 import json
 import paddle
+from ppcls.engine.agreement import Agreement
 from ppcls.engine.loss_scale import LossScaler
 from ppcls.engine.precision import Precision
 from ppcls.utils import dist
@@ -236,11 +237,15 @@ dist.connect()
 weight = paddle.create_parameter([2], "float32", default_initializer=paddle.nn.initializer.Constant(1.0))
 optimizer = paddle.optimizer.SGD(0.5, [weight])
 precision = Precision(scaler=LossScaler(1024.0, is_dynamic=True))
+agreement = Agreement()
+agreement.ask("overflow", lambda: overflow)
 for batch in range(2):
     precision.backward(2 * weight.sum())
     if batch == 0 and dist.rank() == 1:
         weight.grad.set_value(paddle.to_tensor([float("inf"), 1.0]))
-    precision.update(optimizer)
+    overflow = not precision.unscale([weight])
+    agreement.settle()
+    precision.update(optimizer, "overflow" in agreement)
 told = dist.gathered([weight.tolist(), precision.figures()])
 if dist.is_main():
     print("told", json.dumps(told))

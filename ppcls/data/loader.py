@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import paddle
 
-from ppcls.data.bad_samples import BadSamples
+from ppcls.data.bad_samples import BadSamples, place_of
 from ppcls.data.batch_maker import BadBatch, BatchMaker, Made, OnBad
 from ppcls.data.position import Position
 from ppcls.data.sampler import DistributedBatchSampler
 from ppcls.data.worker import can_fork
 from ppcls.data.worker_process import Failure
 from ppcls.data.workers import WorkerPool
-from ppcls.utils import dist
+from ppcls.utils import dist, pulse
 from ppcls.utils.errors import DataError
 from ppcls.utils.logger import logger
 from ppcls.utils.machine import usable_cores
@@ -109,6 +109,14 @@ class Loader:
         """Choose the epoch, from 1 on, that the next iteration gives."""
         self.sampler.set_epoch(epoch)
 
+    def samples_of(self, batch: int) -> list[str]:
+        """Return the names of the samples of a batch (from 1 on) of the epoch that is set now: their files, if they have any.
+
+        A sample that could not be read, and whose place another has taken, is named all the same.
+        """
+        positions = next(self.sampler.iterate(batch - 1))
+        return [_called(self.dataset, position.index) for position in positions]
+
     def close(self) -> None:
         """End the worker processes; another iteration would start new ones."""
         pool, self._pool = self._pool, None
@@ -136,7 +144,7 @@ class Loader:
             batches = self._workers().run(tasks, finish)
         else:
             batches = (finish(positions, made) for positions, made in self._make_here(tasks))
-        return (batch for batch in batches if batch is not None)
+        return _counted(batch for batch in batches if batch is not None)
 
     def _workers(self) -> WorkerPool:
         if self._pool is None or not self._pool.is_open:
@@ -188,6 +196,13 @@ class Loader:
                 self.bad_samples.note(index, reason)
 
 
+def _counted(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches; each counts as done when the next one is asked for."""
+    for batch in batches:
+        yield batch
+        pulse.beat_batch()
+
+
 def _groups(tasks: Iterator[list[Position]], num_samples: int) -> Iterator[list[list[Position]]]:
     """Batches in groups of so many samples or a few more; what is left makes the last group."""
     group: list[list[Position]] = []
@@ -198,6 +213,10 @@ def _groups(tasks: Iterator[list[Position]], num_samples: int) -> Iterator[list[
             group = []
     if group:
         yield group
+
+
+def _called(dataset: Any, index: int) -> str:
+    return place_of(dataset, index, "path") or place_of(dataset, index, "where") or f"sample {index}"
 
 
 def _named(dataset: Any, index: int, problem: str) -> str:

@@ -13,7 +13,6 @@ import numpy as np
 import paddle
 from paddle import _C_ops
 
-from ppcls.utils import dist
 from ppcls.utils.errors import NumericsError
 from ppcls.utils.logger import logger
 
@@ -21,7 +20,7 @@ CEILING = 2.0**24
 """Where doubling ends: what float16 would have rounded to 0 (below 2**-24) is 1 by then."""
 
 MAX_IN_A_ROW = 100
-"""Updates that may overflow one after the other while the scale cannot fall any more."""
+"""Updates that may overflow one after the other at a fixed scale."""
 
 
 class LossScaler:
@@ -61,7 +60,7 @@ class LossScaler:
         return loss.astype("float32") * self.scale
 
     def unscale(self, parameters: Iterable[paddle.Tensor]) -> bool:
-        """Divide the gradients in place; whether all of them are finite, the same answer in every process."""
+        """Divide the gradients in place; whether all of them are finite in this process."""
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
         # Paddle's operator knows small types on accelerators only, and rounds to them before it looks.
         wide = [each if each.dtype == paddle.float32 else each.astype("float32") for each in gradients]
@@ -72,15 +71,13 @@ class LossScaler:
         for gradient, copy in zip(gradients, wide):
             if gradient is not copy:
                 gradient.set_value(copy.astype(gradient.dtype))
-        # The sum over processes has made the gradients equal, but an update that only some of them skip would
-        # part them for good: they agree on it, which is one number.
-        return not dist.sum_over_ranks(np.array([has_overflow], np.int64)).any()
+        return not has_overflow
 
     def adapt(self, is_finite: bool) -> None:
         """Count an update that was made, or left out, and choose the next factor.
 
         Raises:
-            NumericsError: nothing but overflows, and the factor cannot fall any more.
+            NumericsError: nothing but overflows, at a fixed factor.
         """
         if is_finite:
             self._bad = self._stuck = 0
@@ -93,7 +90,7 @@ class LossScaler:
         self.skipped += 1
         self._good = 0
         self._bad += 1
-        self._stuck = self._stuck + 1 if not self.is_dynamic or before <= self.floor else 0
+        self._stuck += not self.is_dynamic
         if self.is_dynamic and self._bad >= self.decr_every_n_nan_or_inf:
             self.scale = max(before / 2, self.floor)
             self._bad = 0
@@ -105,13 +102,12 @@ class LossScaler:
         if self._stuck >= MAX_IN_A_ROW:
             raise NumericsError(
                 f"{MAX_IN_A_ROW} updates in a row have gradients that are not finite, at loss scale {before:g}; "
-                "try a smaller learning rate or clip_global_norm, AMP.dtype: bfloat16, "
-                + ("or a lower AMP.min_loss_scale" if self.is_dynamic else "or a lower AMP.scale_loss")
+                "try a smaller learning rate or clip_global_norm, AMP.dtype: bfloat16, or a lower AMP.scale_loss"
             )
 
     def state_dict(self) -> dict[str, Any]:
         """The factor and its counters, as plain numbers."""
-        counters = {"incr_count": self._good, "decr_count": self._bad, "skipped": self.skipped}
+        counters = {"incr_count": self._good, "decr_count": self._bad, "skipped": self.skipped, "stuck": self._stuck}
         return {"scale": self.scale, **counters}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -119,4 +115,4 @@ class LossScaler:
         if self.is_dynamic:
             self.scale = max(float(np.ravel(state["scale"])[0]), self.floor)
         self._good, self._bad = int(state["incr_count"]), int(state["decr_count"])
-        self.skipped = int(state.get("skipped", 0))
+        self.skipped, self._stuck = int(state.get("skipped", 0)), int(state.get("stuck", 0))

@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
 
 import paddle
 from paddle import nn
 
+from ppcls.engine.finite import all_finite
 from ppcls.engine.loss_scale import LossScaler
 from ppcls.utils.errors import ConfigError
 
@@ -24,7 +26,7 @@ class Precision:
         level: ``O0`` is float32, ``O1`` runs chosen operators in the small type, ``O2`` nearly all.
         dtype: the small type.
         use_promote: O2: run an operator in the widest type of its inputs.
-        scaler: scales the loss; None leaves it as it is, and no gradient is looked at.
+        scaler: scales the loss; None leaves it as it is.
 
     Raises:
         ConfigError: the current device does not compute in ``dtype``.
@@ -57,8 +59,24 @@ class Precision:
         """Compute the gradients of the scaled loss."""
         (self.scaler.scaled(loss) if self.scaler else loss).backward()
 
-    def update(self, optimizer: paddle.optimizer.Optimizer) -> bool:
-        """Unscale, let the optimizer clip and update unless a gradient overflowed, and clear the gradients.
+    def unscale(self, parameters: Iterable[paddle.Tensor]) -> bool:
+        """Divide the gradients by the loss scale; whether those of this process are all finite."""
+        if self.scaler:
+            return self.scaler.unscale(parameters)
+        return all_finite(parameter.grad for parameter in parameters if parameter.grad is not None)
+
+    @property
+    def forgives_overflow(self) -> bool:
+        """Whether a gradient that is not finite may be due to the loss scale, and only leaves an update out."""
+        return self.scaler is not None and self.scaler.scale > self.scaler.floor
+
+    def update(self, optimizer: paddle.optimizer.Optimizer, has_overflow: bool = False) -> bool:
+        """Let the optimizer clip and update unless a gradient overflowed, and clear the gradients.
+
+        Args:
+            optimizer: its gradients are unscaled.
+            has_overflow: whether one of them is not finite, in any process: an update that only some of them leave
+                out would part them for good.
 
         Returns:
             Whether the weights were updated.
@@ -66,13 +84,12 @@ class Precision:
         Raises:
             NumericsError: overflow after overflow, see `LossScaler`.
         """
-        is_finite = self.scaler is None or self.scaler.unscale(optimizer._parameter_list)
-        if is_finite:
+        if not has_overflow:
             optimizer.step()
         optimizer.clear_grad()
         if self.scaler:
-            self.scaler.adapt(is_finite)
-        return is_finite
+            self.scaler.adapt(not has_overflow)
+        return not has_overflow
 
     def figures(self) -> dict[str, float]:
         """The present loss scale and the number of updates left out; nothing without scaling."""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from ppcls.data.loader import MAX_DEFAULT_WORKERS
 from ppcls.engine.callbacks import Callback, Record, shown
 from ppcls.metric import CombinedMetric
 from ppcls.utils import dist
+from ppcls.utils.errors import StorageError
 from ppcls.utils.logger import has_bar, logger
 from ppcls.utils.machine import usable_cores
 from ppcls.utils.memory import peak_memory_mb
@@ -68,20 +70,29 @@ class Progress(Callback):
         # Each process takes up its own; with another number of processes, each of the old ones is in one of the new.
         self._earlier = state.sums[dist.rank() :: dist.world_size()] if state.batch else []
 
-    def on_step_end(self, state: TrainState, output: StepOutput) -> None:
+    def on_rollback(self, state: TrainState) -> None:
+        """As at a start."""
+        self._close_bar()
+        self.on_train_start(state)
+
+    def on_step_end(self, state: TrainState, output: StepOutput | None) -> None:
         """Add one batch; every ``print_batch_step`` batches write a line."""
         if self._earlier:
-            self._take_up(state, [*output.parts, *self._metric_names])
-        for name, value in output.parts.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float(value) * output.num_samples
-        self._num_samples += output.num_samples
+            # A batch that does not count has no names.
+            self._take_up(state, [*output.parts, *self._metric_names] if output else self._earlier[0]["names"])
+        num_samples = 0
+        if output:
+            num_samples = output.num_samples
+            for name, value in output.parts.items():
+                self._sums[name] = self._sums.get(name, 0.0) + float(value) * num_samples
+            if self.metric:
+                self.metric.update(output.logits.astype("float32"), output.labels)
+        self._num_samples += num_samples
         self._seconds += state.batch_seconds
         if self._has_begun:  # the first batch of an epoch has to be waited for
             self._waiting.append((state.reader_seconds, state.batch_seconds))
         self._has_begun = True
-        if self.metric:
-            self.metric.update(output.logits.astype("float32"), output.labels)
-        self._window.append((state.batch_seconds, state.reader_seconds, output.num_samples))
+        self._window.append((state.batch_seconds, state.reader_seconds, num_samples))
         if state.batch % self.print_batch_step == 0 or state.batch == self.batches_per_epoch:
             self._write_line(state)
         self._move_bar(state)
@@ -89,6 +100,8 @@ class Progress(Callback):
     def on_epoch_end(self, state: TrainState) -> None:
         """Write the means of the epoch, over all processes."""
         self._close_bar()
+        if not self._seconds and not self._earlier:
+            return  # continued after its last batch: they were written then
         figures, num_samples = self._figures_of_all()
         ips = num_samples / self._seconds
         head = f"[Train][Epoch {state.epoch}/{self.epochs}][Avg]"
@@ -134,6 +147,9 @@ class Progress(Callback):
     def _take_up(self, state: TrainState, names: list[str]) -> None:
         """Add what was summed up before the run was continued in this epoch."""
         earlier, self._earlier = self._earlier, []
+        if not any(sums["num_samples"] for sums in earlier):
+            self._seconds = sum(sums["seconds"] for sums in earlier) / len(earlier)
+            return
         if any(sums["names"] != names for sums in earlier):
             logger.warning(
                 "losses or metrics are not those of before: the means of epoch %d are over its batches from %d on",
@@ -145,7 +161,7 @@ class Progress(Callback):
         self._sums = {name: sum(sums["parts"][name] for sums in earlier) for name in earlier[0]["parts"]}
         if self.metric:
             counts = zip(*(sums["metric"] for sums in earlier))
-            self.metric.sync(lambda array: np.asarray([*map(np.asarray, next(counts))], array.dtype).sum(0))
+            self.metric.sync(lambda array: _summed(next(counts, ()), array))
 
     @property
     def _metric_names(self) -> list[str]:
@@ -169,7 +185,7 @@ class Progress(Callback):
         batches_left = (self.epochs - state.epoch + 1) * self.batches_per_epoch - state.batch
         eta = batches_left * batch_seconds / count
         figures = {name: total / self._num_samples for name, total in self._sums.items()}
-        if self.metric:
+        if self.metric and self._num_samples:
             figures.update(self.metric.compute())
         memory = f", memory: {peak_memory_mb():.0f} MB" if self.show_memory else ""
         scaling = "".join(f", {name}: {value:g}" for name, value in state.scaling.items())
@@ -193,7 +209,8 @@ class Progress(Callback):
         figures = {name: float(total / totals[0]) for name, total in zip(names, totals[1:])}
         if self.metric:
             self.metric.sync(dist.sum_over_ranks)
-            figures.update(self.metric.compute())
+            if totals[0]:
+                figures.update(self.metric.compute())
         return figures, float(totals[0])
 
     def _record(self, record: dict[str, Any]) -> None:
@@ -238,6 +255,14 @@ def reading_verdict(reader_seconds: float, batch_seconds: float, num_workers: in
     there = f"{num_workers} worker{'s' * (num_workers > 1)}, {cores} core{'s' * (cores > 1)}"
     more = f"raise {key}, or " if num_workers < cores else ""
     return f"{share}waiting for images ({there}): {more}{pack}"
+
+
+def _summed(counts: Sequence[Any], like: np.ndarray) -> np.ndarray:
+    """The sum of what several processes have counted."""
+    arrays = [np.asarray(count) for count in counts]
+    if not arrays or any(array.shape != like.shape for array in arrays):
+        raise StorageError("the checkpoint's sums of the metrics are not theirs; continue from another one")
+    return np.asarray(arrays, like.dtype).sum(0)
 
 
 def _duration(seconds: float) -> timedelta:

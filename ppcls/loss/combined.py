@@ -48,6 +48,14 @@ class CombinedLoss(paddle.nn.Layer):
         return {**parts, "loss": paddle.add_n(list(parts.values()))}
 
 
+def is_mean(loss: paddle.nn.Layer) -> bool:
+    """Whether a loss is a mean over images, so that it can be computed of a part of a batch.
+
+    A loss says so by its attribute ``reduction``, or, if it compares images with each other, by ``needs_whole_batch``.
+    """
+    return getattr(loss, "reduction", "mean") == "mean" and not getattr(loss, "needs_whole_batch", False)
+
+
 def build_loss(items: Sequence[Any]) -> CombinedLoss:
     """The sum that a YAML list of losses describes.
 

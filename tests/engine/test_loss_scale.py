@@ -120,17 +120,38 @@ def test_each_update_left_out_is_logged_with_its_count(caplog):
 
 
 @pytest.mark.parametrize("floor", [1.0, 96.0])
-def test_a_dynamic_scale_never_falls_below_its_floor_and_in_the_end_the_run_says_so(floor):
+def test_a_dynamic_scale_never_falls_below_its_floor(floor):
     scaler = LossScaler(1024.0, True, floor)
     scales = []
-    with pytest.raises(NumericsError, match="100 updates in a row .*AMP.min_loss_scale"):
-        for _ in range(1000):
-            scaler.adapt(False)
-            scales.append(scaler.scale)
+    for _ in range(1000):
+        scaler.adapt(False)
+        scales.append(scaler.scale)
     halvings = int(np.ceil(np.log2(1024 / floor)))
     assert scales[: halvings - 1] == [1024 / 2**n for n in range(1, halvings)]
     assert set(scales[halvings - 1 :]) == {floor}
-    assert scaler.skipped == halvings + MAX_IN_A_ROW
+    assert scaler.skipped == 1000
+
+
+@pytest.mark.promise("F21")
+def test_at_its_floor_an_overflow_is_no_matter_of_the_scale_any_more_and_ends_the_run(fit, fixed_loader):
+    loader = fixed_loader(*[2] * 6)
+    model = nn.Sequential(Steep(), nn.Linear(48, 3))
+    before = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    scaler = LossScaler(8.0, True)
+    with pytest.raises(NumericsError, match="epoch 1, batch 4: a gradient is not finite .* the gradient of 0.gain"):
+        fit(loader, scaler, model=model)
+    assert (scaler.scale, scaler.skipped) == (1.0, 3)
+    assert all(np.array_equal(tensor.numpy(), before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_the_count_of_overflows_in_a_row_survives_a_resume():
+    scaler = LossScaler(1024.0)
+    for _ in range(MAX_IN_A_ROW - 1):
+        scaler.adapt(False)
+    restored = LossScaler(1024.0)
+    restored.load_state_dict(json.loads(json.dumps(scaler.state_dict())))
+    with pytest.raises(NumericsError, match="100 updates in a row"):
+        restored.adapt(False)
 
 
 def test_a_fixed_scale_stays_and_the_overflow_is_skipped(fit, fixed_loader):
@@ -156,6 +177,16 @@ class Overflow(nn.Layer):
         flat = images.flatten(1)
         # tanh bounds the output; its slope at 0 times the image is the gradient of the gain
         return flat.clip(-1, 1) + (self.gain - self.gain.detach()) * flat
+
+
+class Steep(Overflow):
+    """The gradient is too large whatever the images."""
+
+    def forward(self, images):
+        flat, zero = images.flatten(1), self.gain - self.gain.detach()
+        for _ in range(3):
+            zero = zero * 1e20
+        return flat + zero * flat
 
 
 def test_a_fixed_scale_that_always_overflows_ends_the_run_with_advice():
@@ -246,7 +277,7 @@ def test_state_goes_through_json_and_back():
         scaler.adapt(is_finite)
     restored = LossScaler(1.0, True, incr_every_n_steps=5)
     restored.load_state_dict(json.loads(json.dumps(scaler.state_dict())))
-    assert restored.state_dict() == {"scale": 2.0**14, "incr_count": 1, "decr_count": 0, "skipped": 2}
+    assert restored.state_dict() == {"scale": 2.0**14, "incr_count": 1, "decr_count": 0, "skipped": 2, "stuck": 0}
 
 
 def test_state_of_paddles_own_scaler_is_read():
@@ -255,7 +286,7 @@ def test_state_of_paddles_own_scaler_is_read():
     stored |= {"decr_every_n_nan_or_inf": 2, "incr_count": 7, "decr_count": 1, "use_dynamic_loss_scaling": True}
     scaler = LossScaler(65536.0, True)
     scaler.load_state_dict(stored)
-    assert scaler.state_dict() == {"scale": 512.0, "incr_count": 7, "decr_count": 1, "skipped": 0}
+    assert scaler.state_dict() == {"scale": 512.0, "incr_count": 7, "decr_count": 1, "skipped": 0, "stuck": 0}
 
 
 def test_a_fixed_scale_is_the_files_not_the_checkpoints():
