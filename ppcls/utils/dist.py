@@ -12,6 +12,7 @@ import numpy as np
 import paddle
 
 from ppcls.utils.errors import PeerError, PpclsError
+from ppcls.utils.meeting import meet
 
 
 def rank() -> int:
@@ -34,14 +35,27 @@ def is_main() -> bool:
     return rank() == 0
 
 
-def connect() -> None:
+def main_host() -> str:
+    """The address by which the machine of the first process is reached."""
+    ends = (os.environ.get(name) for name in ("MASTER_ADDR", "PADDLE_MASTER", "PADDLE_TRAINER_ENDPOINTS"))
+    return next((end for end in ends if end), "127.0.0.1").split(",")[0].rpartition("://")[2].partition(":")[0]
+
+
+def connect(timeout: float | None = None) -> None:
     """Join the other processes, if there are any.
+
+    Args:
+        timeout: seconds that one of them may keep the others waiting in a collective operation, where Paddle looks
+            at that; ``PADDLE_PG_TIMEOUT`` in the environment says otherwise. None: as Paddle has it.
 
     Raises:
         PeerError: they cannot reach each other.
     """
     if world_size() > 1:
+        if timeout is not None:
+            os.environ.setdefault("PADDLE_PG_TIMEOUT", str(int(timeout * 1000)))
         try:
+            meet(rank())
             paddle.distributed.init_parallel_env()
         except RuntimeError as error:
             raise PeerError(
