@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+_STATIC = "has no effect; it is about training a static graph, which is not done here"
+
 _REASONS = {
     ("AdamW", "clip_grad"): "PaddleClas never clips by this key and neither do we; write clip_norm to clip",
     ("AdamWDL", "clip_grad"): "PaddleClas never clips by this key and neither do we; write clip_norm to clip",
@@ -15,7 +17,14 @@ _REASONS = {
     ("GlobalSettings", "image_channel"): "has no effect; write Global.image_shape",
     ("GlobalSettings", "is_distributed"): "has no effect; the launcher decides how many processes there are",
     ("GlobalSettings", "distributed"): "has no effect; the launcher decides how many processes there are",
+    ("GlobalSettings", "use_fleet"): "has no effect; the launcher decides how many processes there are",
     ("RunConfig", "load_static_weights"): "has no effect; weight files are recognized by their content",
+    ("RunConfig", "fuse_bn_act_ops"): _STATIC,
+    ("RunConfig", "fuse_bn_add_act_ops"): _STATIC,
+    ("RunConfig", "fuse_elewise_add_act_ops"): _STATIC,
+    ("RunConfig", "enable_addto"): _STATIC,
+    ("RunConfig", "print_interval"): "has no effect; write Global.print_batch_step",
+    ("RunConfig", "ls_epsilon"): "has no effect; write Loss.Train.0.CELoss.epsilon",
 }
 
 _UNSUPPORTED = {
