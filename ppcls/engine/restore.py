@@ -7,12 +7,12 @@ import os
 import shutil
 from pathlib import Path
 
-from ppcls.engine.run_directory import BEST, JSON_LINES, LOG, checkpoints_in, newest_first
+from ppcls.engine.run_directory import BEST, ENVIRONMENT, JSON_LINES, LOG, checkpoints_in, newest_first
 from ppcls.utils.download import locked
 from ppcls.utils.errors import StorageError
 from ppcls.utils.logger import logger
-from ppcls.utils.remote import Remote
 from ppcls.utils.manifest import MANIFEST
+from ppcls.utils.remote import Remote
 from ppcls.utils.storage import verify
 
 
@@ -44,13 +44,17 @@ def restore(directory: Path, url: str) -> None:
                 raise StorageError(f"{remote.url}: none of its {len(names)} checkpoints can be used; move them away")
             has_best = BEST in there and _fetch(remote, BEST, staging)
             records = {name: remote.read(name) for name in (LOG, JSON_LINES)}
+            environment = remote.read(ENVIRONMENT)
             os.replace(staging / newest, directory / newest)
             if has_best:
                 os.replace(staging / BEST, directory / BEST)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
         for name, earlier in records.items():
-            _put_before(directory / name, earlier or b"")
+            # The copy may have been made while a line was being written.
+            _put_before(directory / name, (earlier or b"")[: (earlier or b"").rfind(b"\n") + 1])
+        if environment is not None:
+            (directory / ENVIRONMENT).write_bytes(environment)
         logger.info("%s: restored %s from %s", directory, newest, remote.url)
 
 

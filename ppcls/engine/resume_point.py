@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ppcls.engine.run_directory import checkpoints_in, directory_of, newest_first, newest_valid
+from ppcls.engine.run_directory import checkpoints_in, directory_of, name_of, newest_first, newest_valid, place_of
+from ppcls.engine.stored_state import STATE, read_state
 from ppcls.utils import dist
 from ppcls.utils.download import is_url
 from ppcls.utils.errors import StorageError
 from ppcls.utils.local_copy import local_path
 from ppcls.utils.logger import logger
+from ppcls.utils.manifest import read_manifest
 from ppcls.utils.storage import verify
 
 LATEST = "latest"
@@ -44,7 +46,7 @@ def find_checkpoint(source: str, output_dir: Path) -> Path | None:
     copy, problem = _common_copy(path.parent, path.name)
     if copy is None:
         raise StorageError(problem + _advice(path))
-    if not (copy / "optimizer.safetensors").exists():
+    if "optimizer.safetensors" not in read_manifest(copy)[1]:
         raise StorageError(f"{source}: holds weights only; start from it with Global.pretrained_model instead")
     return copy
 
@@ -75,7 +77,7 @@ def _common_copy(folder: Path, name: str) -> tuple[Path | None, str]:
     for path in [place / name for place in _places(folder)]:
         if path.is_dir():
             try:
-                copies.setdefault(verify(path)["files"].get("state.json", {}).get("sha256", "none"), path)
+                copies.setdefault(_identity(path), path)
             except StorageError as error:
                 problem = str(error)
     told = dist.gathered((list(copies), problem))
@@ -86,6 +88,17 @@ def _common_copy(folder: Path, name: str) -> tuple[Path | None, str]:
             text = f"{folder / name}: not of the run that the first process continues" if states else problem
             return None, f"process {rank}: {text}" if rank else text
     return copies[wanted], ""
+
+
+def _identity(path: Path) -> str:
+    """What tells a checkpoint from those of other runs; only of one that is sound and where it belongs."""
+    files = verify(path)["files"]
+    if STATE not in files:
+        raise StorageError(f"{path}: its manifest does not list {STATE}, so it is not a checkpoint of a training")
+    state = read_state(path)
+    if place_of(path.name) not in (None, state.place):
+        raise StorageError(f"{path}: holds {name_of(state.place)} and not what its name says; rename it, or remove it")
+    return files[STATE]["sha256"]
 
 
 def _places(folder: Path) -> list[Path]:

@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from itertools import count
 from pathlib import Path
 
 from ppcls.data.bad_samples import REPORT
+from ppcls.engine.stored_state import read_class_names, read_state
 from ppcls.utils.errors import StorageError
 from ppcls.utils.local_copy import local_path
 from ppcls.utils.logger import logger
@@ -95,7 +95,7 @@ def best_epoch(directory: Path) -> int:
     """The epoch that the best weights in a directory are of; 0 when there are none, or they do not verify."""
     try:
         verify(directory / BEST)
-        return int(json.loads((directory / BEST / "state.json").read_text(encoding="utf-8"))["epoch"])
+        return read_state(directory / BEST).epoch
     except StorageError:
         return 0
 
@@ -111,14 +111,7 @@ def stored_class_names(source: str | None) -> list[str] | None:
     given = Path(local_path(source)).expanduser()
     # Weights are named by their checkpoint, or by the file in it, with its ending or without.
     directory = given.parent if given.name in ("model", "model.safetensors") else given
-    path = directory / "state.json"
-    if not path.is_file():
-        return None
-    try:
-        names = json.loads(path.read_text(encoding="utf-8")).get("class_names")
-    except (OSError, ValueError, AttributeError) as error:
-        raise StorageError(f"{path}: cannot be read ({error})") from error
-    return names if isinstance(names, list) else None
+    return read_class_names(directory)
 
 
 def prune(directory: Path, newest: Path, save_interval: int, keep_max: int | None, trust: Trust) -> None:

@@ -100,10 +100,9 @@ def read_class_names(directory: Path) -> list[str] | None:
     Raises:
         StorageError: what lies beside them cannot be read.
     """
-    try:
-        found = read_json(directory / STATE, _MAX_BYTES)
-    except FileNotFoundError:
+    if not (directory / STATE).is_file():
         return None
+    found = read_json(directory / STATE, _MAX_BYTES)
     names = found.get("class_names") if isinstance(found, dict) else None
     return names if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 

@@ -412,7 +412,8 @@ def test_a_checkpoint_in_the_middle_says_its_epoch_and_step_and_is_continued_the
     first = Run(tmp_path)
     for number in range(3):
         first.step(number)
-    sums = [{"parts": {"loss": 0.1 + 0.2}, "metric": [[1, 2]]}]
+    sums = [{"names": ["loss", "top1"], "num_samples": 8, "seconds": 0.5, "parts": {"loss": 0.1 + 0.2}}]
+    sums[0]["metric"] = [[1, 2]]
     save_inside(first, 2, 1, 3, sums=sums)
     assert epochs_in(tmp_path) == ["epoch_2_step_3"]
     second = Run(tmp_path)
