@@ -7,6 +7,7 @@ built before; here the same tensor is ``features.conv.weight/velocity_0``.
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ from ppcls.optimizer import Schedule
 from ppcls.utils.errors import StorageError
 
 MASTER = "master_weight"
+_ACCUMULATOR = re.compile(r"^fp32_master_\d+_|_\d+$")
+"""What Paddle puts around the word for an accumulator."""
 
 
 def optimizer_tensors(optimizer: paddle.optimizer.Optimizer, model: nn.Layer) -> dict[str, np.ndarray]:
@@ -42,15 +45,14 @@ def restore_optimizer(
     """Put the tensors of `optimizer_tensors` back into an optimizer of the same kind over the same model.
 
     Raises:
-        StorageError: they belong to parameters that the model does not have.
+        StorageError: they belong to parameters that the model does not have, or are not this optimizer's.
     """
+    _require_fitting(optimizer, model, tensors, source)
     internal = {name: parameter.name for name, parameter in model.named_parameters()}
     state: dict[str, Any] = {"LR_Scheduler": schedule.state_dict()}
     masters: dict[str, paddle.Tensor] = {}
     for key, array in tensors.items():
         name, _, accumulator = key.rpartition("/")
-        if name not in internal:
-            raise StorageError(f"{source}: the optimizer's state is of another model (it has '{name}')")
         tensor = paddle.to_tensor(np.array(array))
         if accumulator == MASTER:
             tensor.name = f"{internal[name]}_fp32_master_0"
@@ -63,6 +65,39 @@ def restore_optimizer(
     optimizer.set_state_dict(state)
 
 
+def _require_fitting(
+    optimizer: paddle.optimizer.Optimizer, model: nn.Layer, tensors: dict[str, np.ndarray], source: str
+) -> None:
+    # Paddle (3.3.1) finds out at the first update, with an AssertionError, or never.
+    kind = type(optimizer).__name__
+    own = {getattr(optimizer, name) for name in dir(type(optimizer)) if name.endswith(("_acc_str", "_max_str"))}
+    parameters = dict(model.named_parameters())
+    kept: dict[str, set[str]] = {}
+    for key, array in tensors.items():
+        name, _, accumulator = key.rpartition("/")
+        if name not in parameters:
+            raise StorageError(f"{source}: the optimizer's state is of another model (it has '{name:.80}')")
+        shape = list(parameters[name].shape)
+        # What float32 cannot be read from is bfloat16, whose bits come as whole numbers.
+        is_number = array.dtype.kind == "f" or (array.dtype == np.uint16 and "bfloat16" in str(parameters[name].dtype))
+        if not is_number or list(array.shape) not in (shape, [1], []):
+            raise StorageError(
+                f"{source}: the optimizer's state does not fit: {key:.80} is {array.dtype} {list(array.shape)}, "
+                f"the parameter {shape}"
+            )
+        word = _ACCUMULATOR.sub("", accumulator)
+        if own and word not in {*own, MASTER}:
+            raise StorageError(f"{source}: the optimizer's state is not that of {kind} (it has '{word:.80}')")
+        kept.setdefault(name, set()).add(word)
+    sets = {name: words - {MASTER} for name, words in kept.items()}
+    for name, words in sets.items():
+        if words != set().union(*sets.values()):
+            raise StorageError(f"{source}: the optimizer's state is not whole: something of '{name:.80}' is missing")
+
+
 def _owner(key: str, names: dict[str, str]) -> str:
     """The parameter whose internal name the key starts with, the longest when several do."""
-    return max((name for name in names if key.startswith(f"{name}_")), key=len)
+    end = key.rfind("_")
+    while key[:end] not in names:
+        end = key.rindex("_", 0, end)
+    return key[:end]

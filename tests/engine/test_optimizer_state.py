@@ -48,3 +48,35 @@ def test_state_of_another_model_is_refused_by_name():
     optimizer, rate = trained(large)
     with pytest.raises(StorageError, match="epoch_1: the optimizer's state is of another model .it has '0.weight'"):
         restore_optimizer(optimizer, large, tensors, rate, "epoch_1")
+
+
+def renamed(tensors, old, new):
+    return {key.replace(old, new): array for key, array in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: renamed(state, "velocity", "speed"), "not that of Momentum .it has 'speed'"),
+        (lambda state: {**state, "bias/velocity_0": np.zeros([3], "float32")}, r"bias/velocity_0 is float32 \[3\]"),
+        (lambda state: {**state, "bias/velocity_0": np.zeros([2], "int32")}, r"bias/velocity_0 is int32 \[2\]"),
+        (lambda state: {"bias": np.zeros([2], "float32")}, "of another model .it has ''"),
+    ],
+)
+def test_a_state_that_is_not_the_optimizer_s_is_refused(change, message):
+    model = paddle.nn.Linear(3, 2)
+    optimizer, rate = trained(model)
+    tensors = change(optimizer_tensors(optimizer, model))
+    with pytest.raises(StorageError, match=message):
+        restore_optimizer(optimizer, model, tensors, rate, "epoch_1")
+
+
+def test_a_state_of_which_something_is_missing_is_refused():
+    model = paddle.nn.Linear(3, 2)
+    optimizer = paddle.optimizer.Adam(Constant(10, 10, 0.1), parameters=model.parameters())
+    model(paddle.ones([2, 3])).sum().backward()
+    optimizer.step()
+    tensors = optimizer_tensors(optimizer, model)
+    del tensors["weight/moment2_0"]
+    with pytest.raises(StorageError, match="is not whole: something of 'weight' is missing"):
+        restore_optimizer(optimizer, model, tensors, Constant(10, 10, 0.1), "epoch_1")
