@@ -100,7 +100,8 @@ def test_a_killed_run_goes_on_from_the_middle_of_the_epoch(train, tmp_path):
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     parts = tmp_path / "parts"
-    assert {path.name for path in parts.glob("epoch_*")} >= {"epoch_1", "epoch_2_step_15"}
+    # Whether the checkpoint of the step before is on the disk already, only the disk knows.
+    assert {path.name for path in parts.glob("epoch_*")} >= {"epoch_1", "epoch_2_step_12"}
     train("parts", *PLAIN, "Global.checkpoints=auto")
     assert_same_training(parts, whole)
 

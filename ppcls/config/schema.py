@@ -51,6 +51,8 @@ class GlobalSettings:
             ``save_interval`` then has no effect, and ``best_model`` does not count.
         save_on_all_ranks: every process writes checkpoints, process 1 to ``output_dir/rank_1`` and so on; for
             machines that share no disk.
+        on_save_error: what a checkpoint that cannot be written means (the disk is full, or gone): ``continue`` to
+            train and try again with the next one, until three in a row or the last one fail, or ``stop``.
         eval_during_train: evaluate while training, and keep the best weights in ``best_model``.
         eval_interval: epochs between evaluations.
         start_eval_epoch: no evaluation before this epoch.
@@ -86,6 +88,7 @@ class GlobalSettings:
     save_step_interval: Count | None = None
     keep_checkpoint_max: Count | None = None
     save_on_all_ranks: bool = False
+    on_save_error: Literal["continue", "stop"] = "continue"
     eval_during_train: bool = True
     eval_interval: Count = 1
     start_eval_epoch: Annotated[int, Within(0)] = 0

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ppcls.utils.errors import DataError
+from ppcls.utils.line_file import LineFile
 from ppcls.utils.logger import logger
 
 REPORT = "bad_samples.jsonl"
@@ -40,6 +41,7 @@ class BadSamples:
         self.max_fraction = max_fraction
         self.split = split
         self.report = None if report is None else Path(report)
+        self._lines = LineFile(report or os.devnull, logger.warning)
         self._seen: set[int] = set()
         self._reported: set[tuple] | None = None
 
@@ -83,10 +85,8 @@ class BadSamples:
             self._reported = _keys_in(self.report)
         if _key(line) not in self._reported:
             self._reported.add(_key(line))
-            self.report.parent.mkdir(parents=True, exist_ok=True)
             # A name may hold bytes that are no UTF-8; JSON escapes them.
-            with self.report.open("a", encoding="ascii") as file:
-                file.write(json.dumps(line) + "\n")
+            self._lines.append(json.dumps(line) + "\n")
 
 
 def report_of(rank: int, output_dir: Path) -> Path:

@@ -8,19 +8,22 @@ import math
 import os
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ppcls.data.bad_samples import REPORT
 from ppcls.metric import CORRECT
 from ppcls.utils import dist
+from ppcls.utils.line_file import LineFile
 from ppcls.utils.logger import logger
 
 if TYPE_CHECKING:
+    from ppcls.engine.agreement import Agreement
     from ppcls.engine.checkpoint import Checkpointer
     from ppcls.engine.progress import Progress
+    from ppcls.engine.signals import Signals
     from ppcls.engine.trainer import StepOutput, TrainState
 
+SAVE_FAILED = "a save has failed"
 FLUSH_SECONDS = 10
 """How old a point for VisualDL may become before it is in the file."""
 
@@ -28,19 +31,26 @@ Record = Callable[[dict[str, Any]], None]
 
 
 class Callback:
-    """Four events of a training. A callback may read everything and set ``state.stop``; it may not touch weights."""
+    """Five events of a training. A callback may read everything and set ``state.stop``; it may not touch weights."""
 
     def on_train_start(self, state: TrainState) -> None:
         """Before the first epoch."""
 
-    def on_step_end(self, state: TrainState, output: StepOutput) -> None:
-        """After every batch."""
+    def on_step_end(self, state: TrainState, output: StepOutput | None) -> None:
+        """After every batch; None for one that does not count, as its update is left out for not being finite."""
+
+    def on_rollback(self, state: TrainState) -> None:
+        """After a return to a checkpoint, whose state it is now; a run that is continued there starts like this."""
 
     def on_epoch_end(self, state: TrainState) -> None:
         """After the last batch of every epoch."""
 
     def on_train_end(self, state: TrainState) -> None:
         """At the end, also when a step raised."""
+
+
+class EvaluationLeft(Exception):
+    """Raised where evaluation asks for its next batch, in all processes: the training is to end without it."""
 
 
 class Evaluation(Callback):
@@ -55,6 +65,7 @@ class Evaluation(Callback):
         start_epoch: no evaluation before this epoch.
         epochs: the last epoch.
         records: what else wants the figures.
+        batches_per_epoch: where in its epoch a training is whose evaluation was left before its end.
     """
 
     def __init__(
@@ -67,6 +78,7 @@ class Evaluation(Callback):
         start_epoch: int,
         epochs: int,
         records: tuple[Record, ...] = (),
+        batches_per_epoch: int = 0,
     ) -> None:
         self.evaluate = evaluate
         self.keep_best = keep_best
@@ -76,13 +88,20 @@ class Evaluation(Callback):
         self.start_epoch = start_epoch
         self.epochs = epochs
         self.records = records
+        self.batches_per_epoch = batches_per_epoch
 
     def on_epoch_end(self, state: TrainState) -> None:
         """Evaluate when it is due."""
         is_due = state.epoch % self.interval == 0 and state.epoch >= self.start_epoch
         if not is_due and state.epoch != self.epochs:
             return
-        state.metrics = self.evaluate()
+        try:
+            state.metrics = self.evaluate()
+        except EvaluationLeft:
+            logger.info("[Eval][Epoch %d] left before its end; it is done first when the run goes on", state.epoch)
+            # So the epoch has not ended: nothing else than this is left of it. Its means are in the log.
+            state.batch, state.sums, state.stop = self.batches_per_epoch, [], True
+            return
         log_evaluation(f"[Eval][Epoch {state.epoch}]", state.metrics)
         if self.main:
             self._keep_best(state, state.metrics[self.main])
@@ -112,50 +131,86 @@ class SaveCheckpoint(Callback):
         checkpointer: writes the checkpoints.
         progress: knows the sums of an epoch that is left in the middle.
         step_interval: optimizer updates between checkpoints; None for the ends of epochs only.
+        agreement: how a save that has failed in one process becomes known to all at the next update; None to find
+            out when the next one is due.
+        signals: ask for checkpoints too, and for one where they end the training; None: they do not.
     """
 
-    def __init__(self, checkpointer: Checkpointer, progress: Progress, step_interval: int | None = None) -> None:
+    def __init__(
+        self,
+        checkpointer: Checkpointer,
+        progress: Progress,
+        step_interval: int | None = None,
+        agreement: Agreement | None = None,
+        signals: Signals | None = None,
+    ) -> None:
         self.checkpointer = checkpointer
         self.progress = progress
         self.step_interval = step_interval
-        self._step = 0
+        self.agreement = agreement
+        self.signals = signals
+        self._step = self._saved_step = 0
+        if agreement:
+            agreement.ask(SAVE_FAILED, lambda: checkpointer.has_failed)
 
     def on_train_start(self, state: TrainState) -> None:
         """Count updates from here."""
-        self._step = state.step
+        self._step = self._saved_step = state.step
 
-    def on_step_end(self, state: TrainState, output: StepOutput) -> None:
+    on_rollback = on_train_start
+
+    def on_step_end(self, state: TrainState, output: StepOutput | None) -> None:
         """Save when an update has just been made, one is due, and the end of the epoch does not save anyway."""
         is_update, self._step = state.step != self._step, state.step
+        if self.agreement and is_update and SAVE_FAILED in self.agreement:
+            self.checkpointer.settle()
         is_inside = state.batch < self.progress.batches_per_epoch
-        if self.step_interval and is_update and is_inside and state.step % self.step_interval == 0:
-            state.sums = dist.gathered(self.progress.sums())
-            self.checkpointer.save(state)
+        is_due = bool(self.step_interval) and state.step % (self.step_interval or 1) == 0
+        is_wanted = self.signals is not None and self.signals.is_save_wanted
+        if is_update and is_inside and (is_due or is_wanted):
+            self._save_inside(state)
 
     def on_epoch_end(self, state: TrainState) -> None:
-        """Save."""
+        """Save, unless this place is saved: continued there, and left again before its evaluation had ended."""
+        if not state.batch or state.step != self._saved_step:
+            self._saved_step = state.step
+            self.checkpointer.save(state)
+
+    def on_train_end(self, state: TrainState) -> None:
+        """Save where a signal has ended the training, if it is the middle of an epoch and was not saved anyway."""
+        is_ended = self.signals is not None and self.signals.is_stopping and state.stop
+        if is_ended and state.batch and state.step != self._saved_step:
+            self._save_inside(state)
+
+    def _save_inside(self, state: TrainState) -> None:
+        self._saved_step = state.step
+        state.sums = dist.gathered(self.progress.sums())
         self.checkpointer.save(state)
 
 
 class JsonLines:
     """Appends records to a file, one JSON object a line, written through at once.
 
-    A last line that is not whole, as a kill or a full disk leaves it, is cut off first.
+    A last line that is not whole, of a run that was killed, is cut off before the first one. After that one, lines
+    that cannot be written are counted and do not end the training; see `LineFile`.
+
+    Raises:
+        OSError: the first line cannot be written.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
+        self.lines = LineFile(path, logger.warning)
+        self._has_begun = False
 
     def __call__(self, record: dict[str, Any]) -> None:
         """Append one record, with the time in seconds since 1970; JSON has no word for NaN and infinity but null."""
         record = {name: None if _is_not_finite(value) else value for name, value in record.items()}
-        with self.path.open("a+b") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read() != b"\n":
-                    file.seek(0)
-                    file.truncate(file.read().rfind(b"\n") + 1)
-            file.write(json.dumps({"time": round(time.time(), 3), **record}).encode() + b"\n")
+        if not self._has_begun:
+            with self.lines.path.open("a+b") as file:
+                file.seek(0)
+                file.truncate(file.read().rfind(b"\n") + 1)
+            self._has_begun = True
+        self.lines.append(json.dumps({"time": round(time.time(), 3), **record}) + "\n")
 
 
 class VisualDLScalars(Callback):

@@ -36,9 +36,10 @@ from ppcls.utils import dist
 from ppcls.utils.device import select_device
 from ppcls.utils.download import use_cache_dir
 from ppcls.utils.errors import ConfigError, NumericsError, StorageError
+from ppcls.utils.lock import held
 from ppcls.utils.logger import logger, start_logging
 from ppcls.utils.seed import seed_everything
-from ppcls.utils.storage import ensure_writable, held, require_replaceable
+from ppcls.utils.storage import ensure_writable, require_replaceable
 
 
 class Engine:
@@ -108,20 +109,21 @@ class Engine:
         if state.epochs_done >= settings.epochs:
             logger.info("nothing to do: %d of %d epochs are done", state.epochs_done, settings.epochs)
         model = paddle.DataParallel(parts.model) if dist.world_size() > 1 else parts.model
-        Trainer(
-            TRAIN_STEPS[settings.train_mode or "ClassificationStep"](model, loss),
-            parts.train_loader,
-            parts.optimizer,
-            parts.schedule,
-            settings.epochs,
-            settings.update_freq,
-            parts.batches_per_epoch,
-            parts.precision,
-            ema,
-            callbacks,
-            settings.seed,
-            parts.agreement,
-        ).fit(state)
+        with parts.checkpointer:  # its end waits for what is still being written
+            Trainer(
+                TRAIN_STEPS[settings.train_mode or "ClassificationStep"](model, loss),
+                parts.train_loader,
+                parts.optimizer,
+                parts.schedule,
+                settings.epochs,
+                settings.update_freq,
+                parts.batches_per_epoch,
+                parts.precision,
+                ema,
+                callbacks,
+                settings.seed,
+                parts.agreement,
+            ).fit(state)
         report.log_end(parts, state)
         return state
 

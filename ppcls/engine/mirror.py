@@ -20,17 +20,16 @@ from ppcls.engine.run_directory import (
     START,
     checkpoints_in,
     ends_interval,
-    name_of,
     newest_first,
     place_of,
 )
 from ppcls.utils.errors import StorageError
 from ppcls.utils.logger import log_traceback, logger
-from ppcls.utils.remote import Remote
 from ppcls.utils.manifest import MANIFEST
+from ppcls.utils.remote import Remote
 
 if TYPE_CHECKING:
-    from ppcls.engine.trainer import StepOutput, TrainState
+    from ppcls.engine.trainer import TrainState
 
 NUM_ATTEMPTS = 5
 FIRST_WAIT_SECONDS = 2.0
@@ -66,7 +65,6 @@ class Mirror(Callback):
     Args:
         directory: the run's output directory.
         url: where its copy is.
-        step_interval: optimizer updates between checkpoints in the middle of an epoch; None when there are none.
         save_interval: of the checkpoints that an earlier machine left there, which are kept; as `prune` has it.
         keep_max: likewise.
 
@@ -78,13 +76,11 @@ class Mirror(Callback):
         self,
         directory: Path,
         url: str,
-        step_interval: int | None = None,
         save_interval: int = 1,
         keep_max: int | None = None,
     ) -> None:
         self.directory = directory
         self.remote = Remote(url)
-        self.step_interval = step_interval
         self.save_interval = save_interval
         self.keep_max = keep_max
         self.num_failures = 0
@@ -92,7 +88,6 @@ class Mirror(Callback):
         self._snapshots = directory / _SNAPSHOTS
         self._num_snapshots = 0
         self._pending: _Snapshot | None = None
-        self._step = 0
         self._is_closing = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
@@ -125,15 +120,8 @@ class Mirror(Callback):
         self._thread.start()
         self._request()
 
-    def on_step_end(self, state: TrainState, output: StepOutput) -> None:
-        """Upload a checkpoint in the middle of an epoch."""
-        is_update, self._step = state.step != self._step, state.step
-        is_due = self.step_interval and is_update and state.step % self.step_interval == 0
-        if is_due and (self.directory / name_of((state.epochs_done, state.step))).is_dir():
-            self._request()
-
-    def on_epoch_end(self, state: TrainState) -> None:
-        """Upload what the epoch has changed."""
+    def renew(self) -> None:
+        """Upload what has changed; called after every checkpoint, in the thread that wrote it."""
         self._request()
 
     def __exit__(

@@ -21,6 +21,7 @@ from ppcls.data.pipeline import require_order
 from ppcls.engine.agreement import Agreement
 from ppcls.engine.blame import blamed_on
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, SaveCheckpoint, VisualDLScalars
+from ppcls.engine.changed_config import ComparedConfig
 from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.loaders import build_loader
@@ -223,11 +224,19 @@ class Parts:
         return Checkpointer(
             self.output_dir,
             parts,
-            Pace(self.updates_per_epoch, settings.update_freq, images_per_batch * settings.update_freq),
+            Pace(
+                self.updates_per_epoch,
+                settings.update_freq,
+                images_per_batch * settings.update_freq,
+                self.train_loader.num_samples,
+            ),
             settings.save_interval,
             settings.keep_checkpoint_max,
             settings.save_on_all_ranks,
             description,
+            settings.on_save_error,
+            self.mirror.renew if self.mirror else None,
+            ComparedConfig.of(self.config.call),
         )
 
     @functools.cached_property
@@ -260,7 +269,7 @@ class Parts:
                     records,
                 )
             )
-        callbacks.append(SaveCheckpoint(self.checkpointer, progress, settings.save_step_interval))
+        callbacks.append(SaveCheckpoint(self.checkpointer, progress, settings.save_step_interval, self.agreement))
         for record in records:
             if isinstance(record, Callback):
                 callbacks.append(record)
@@ -282,7 +291,6 @@ class Parts:
         return Mirror(
             self.output_dir,
             settings.output_url,
-            settings.save_step_interval,
             settings.save_interval,
             settings.keep_checkpoint_max,
         )

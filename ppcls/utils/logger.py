@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 from typing import TextIO
 
 from tqdm import tqdm
+
+from ppcls.utils.line_file import LineFile
 
 logger = logging.getLogger("ppcls")
 FORMAT = logging.Formatter("[%(asctime)s] ppcls %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
@@ -20,11 +23,38 @@ class _Console(logging.Handler):
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
         self.stream = stream
+        self.num_lost = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not (has_bar() and getattr(record, "on_bar", False)):
+        if has_bar() and getattr(record, "on_bar", False):
+            return
+        try:
             tqdm.write(self.format(record), file=self.stream)
             self.stream.flush()
+        except OSError as error:
+            # The stream may be a file on the disk that is full; a reader that has left is another matter.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+                raise
+            self.num_lost += 1
+            if self.num_lost == 1:
+                logger.warning("the log cannot be written where it is watched (%s)", error.strerror)
+
+
+class _File(logging.Handler):
+    """Appends to a file, as long as it can be written.
+
+    Raises:
+        OSError: it cannot be written now.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        super().__init__()
+        with open(path, "ab"):
+            pass
+        self.lines = LineFile(path, logger.warning)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(self.format(record) + "\n")
 
 
 def start_logging(file: str | os.PathLike | None = None, stream: TextIO | None = None, enabled: bool = True) -> None:
@@ -40,7 +70,7 @@ def start_logging(file: str | os.PathLike | None = None, stream: TextIO | None =
     logger.propagate = False
     handlers: list[logging.Handler] = [_Console(stream or sys.stdout)] if enabled else [logging.NullHandler()]
     if file and enabled:
-        handlers.append(logging.FileHandler(file, encoding="utf-8"))
+        handlers.append(_File(file))
     for handler in handlers:
         handler.setFormatter(FORMAT)
         logger.addHandler(handler)
@@ -62,7 +92,7 @@ def log_traceback(error: BaseException) -> None:
         logger.name, logging.ERROR, "", 0, "%s", (error,), (type(error), error, error.__traceback__)
     )
     for handler in logger.handlers:
-        if isinstance(handler, logging.FileHandler):
+        if isinstance(handler, _File):
             handler.handle(record)
 
 

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import math
 import os
@@ -13,13 +12,12 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from ppcls.utils.errors import StorageError
 from ppcls.utils.manifest import MANIFEST, Entry, manifest_text, read_manifest
 
-LOCK = ".lock"
-_UNFINISHED = re.compile(r"\.(?:(?P<name>.+)\.(?P<role>partial|old)|write-probe)-\d+")
+_UNFINISHED = re.compile(r"\.(?:(?P<name>.+)\.(?P<role>partial|old|gone)|write-probe)-\d+")
 """What `published`, `remove` and `ensure_writable` call things for a moment; the number is the process."""
 
 
@@ -30,6 +28,7 @@ def published(
     owns_name: bool = False,
     num_bytes: int | None = None,
     digests: Mapping[str, str] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> Iterator[Path]:
     """Give a directory to fill; at the end of the block it appears as ``final``, complete, in one rename.
 
@@ -43,6 +42,7 @@ def published(
         owns_name: nobody else gives directories this name, so a damaged one is replaced as well.
         num_bytes: what will be put into the directory; where there is less space, nothing is begun.
         digests: file name to sha256 of what the block has hashed itself, known at its end.
+        about: what else the manifest is to say, known at the end of the block.
 
     Raises:
         StorageError: the directory cannot be written, or holds what was not published here.
@@ -58,7 +58,7 @@ def published(
         if num_bytes is not None and num_bytes > _free_bytes(partial):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         yield partial
-        _seal(partial, kind, digests or {})
+        _seal(partial, kind, digests or {}, about or {})
         _replace_directory(partial, final)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)  # before the free space is looked up
@@ -91,73 +91,10 @@ def require_replaceable(final: str | os.PathLike, kind: str) -> None:
 
 def _listed_files(directory: Path, kind: str) -> set[str]:
     try:
-        found, files = read_manifest(directory)
+        found, files, _ = read_manifest(directory)
     except StorageError:
         return set()
     return set(files) if found == kind else set()
-
-
-_locks: dict[str, IO[bytes]] = {}
-"""The open lock file of each directory that this process holds."""
-
-
-def _let_go() -> None:
-    while _locks:
-        _locks.popitem()[1].close()
-
-
-# A lock lasts until the last process with the open file has closed it, and workers may outlive a run by a moment.
-os.register_at_fork(after_in_child=_let_go)
-
-
-@contextmanager
-def held(directory: str | os.PathLike) -> Iterator[None]:
-    """Keep other runs from writing to a directory until the block ends; the system lets go of it when a run dies.
-
-    Raises:
-        StorageError: another run holds it.
-    """
-    name = os.path.realpath(directory)
-    file = _locked(directory)
-    _locks[name] = file
-    try:
-        yield
-    finally:
-        _locks.pop(name, file).close()
-
-
-def hold_again(directory: str | os.PathLike) -> bool:
-    """Make a directory again that was removed while it was held, and hold it; return whether that was so.
-
-    Raises:
-        OSError: it cannot be made.
-        StorageError: another run holds what is there now.
-    """
-    name = os.path.realpath(directory)
-    former = _locks.get(name)
-    if former is None or _is_there(former, Path(directory) / LOCK):
-        return False
-    Path(directory).mkdir(parents=True, exist_ok=True)
-    _locks[name] = _locked(directory)
-    former.close()
-    return True
-
-
-def _locked(directory: str | os.PathLike) -> IO[bytes]:
-    file = open(Path(directory) / LOCK, "wb")  # noqa: SIM115 (open as long as it is held)
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise StorageError(f"{directory}: another run is writing there; wait for it, or choose another") from None
-    return file
-
-
-def _is_there(file: IO[bytes], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except OSError:
-        return False
 
 
 def verify(directory: str | os.PathLike) -> dict:
@@ -167,7 +104,7 @@ def verify(directory: str | os.PathLike) -> dict:
         StorageError: there is no manifest, or a file is missing, cut off or altered; names the file.
     """
     directory = Path(directory)
-    kind, files = read_manifest(directory)
+    kind, files, about = read_manifest(directory)
     for name, entry in files.items():
         path = directory / name
         try:
@@ -180,7 +117,7 @@ def verify(directory: str | os.PathLike) -> dict:
                 raise StorageError(f"{path}: altered, its sha256 is not the one in the manifest")
         except OSError as error:
             raise StorageError(f"{path}: cannot be read ({error.strerror or error})") from error
-    return {"kind": kind, "files": {name: vars(entry) for name, entry in files.items()}}
+    return {"kind": kind, "files": {name: vars(entry) for name, entry in files.items()}, "about": about}
 
 
 def remove(directory: str | os.PathLike) -> None:
@@ -190,9 +127,9 @@ def remove(directory: str | os.PathLike) -> None:
         OSError: it cannot be removed.
     """
     directory = Path(directory)
-    old = directory.with_name(f".{directory.name}.old-{os.getpid()}")
-    os.replace(directory, old)
-    shutil.rmtree(old)
+    gone = directory.with_name(f".{directory.name}.gone-{os.getpid()}")
+    os.replace(directory, gone)
+    shutil.rmtree(gone)
 
 
 def clear_unfinished(directory: str | os.PathLike, is_own: Callable[[str], bool]) -> list[str]:
@@ -277,13 +214,13 @@ def _free(directory: Path) -> str:
     return "what is free is not known" if math.isinf(free_bytes) else f"{free_bytes:,.0f} are free"
 
 
-def _seal(directory: Path, kind: str, digests: Mapping[str, str]) -> None:
+def _seal(directory: Path, kind: str, digests: Mapping[str, str], about: Mapping[str, Any]) -> None:
     entries = {}
     for path in sorted(directory.iterdir()):
         _sync(path)
         entries[path.name] = Entry(path.stat().st_size, digests.get(path.name) or sha256(path))
     manifest = directory / MANIFEST
-    manifest.write_text(manifest_text(kind, entries), encoding="utf-8")
+    manifest.write_text(manifest_text(kind, entries, about), encoding="utf-8")
     _sync(manifest)
     _sync(directory)
 

@@ -109,6 +109,7 @@ def test_checkpoints_in_the_middle_of_an_epoch_are_mirrored_too(s3, toy_engine, 
 
     class AfterEachStep(Callback):
         def on_step_end(self, state, output):
+            engine.parts.checkpointer.settle()
             wait_for(lambda: not engine.parts.mirror.is_behind)
             mirrored.append({name for name in names(s3) if name.startswith("epoch")})
 
@@ -145,9 +146,13 @@ def test_a_server_that_goes_down_never_ends_the_training_and_is_caught_up_with(s
 
 def test_what_could_not_be_mirrored_is_named_at_the_end(s3, toy_engine, tmp_path):
     engine = toy_engine(OUTPUT, "Global.epochs=2")
-    engine.parts.callbacks.insert(
-        0, At(epoch_2=lambda: (wait_for(lambda: not engine.parts.mirror.is_behind), s3.stop()))
-    )
+
+    def stop():
+        engine.parts.checkpointer.settle()
+        wait_for(lambda: not engine.parts.mirror.is_behind)
+        s3.stop()
+
+    engine.parts.callbacks.insert(0, At(epoch_2=stop))
     try:
         assert engine.train().epoch == 2
     finally:
@@ -193,7 +198,7 @@ def test_what_is_there_already_is_not_uploaded_again(s3, tmp_path):
         s3.requests.clear()
         with Mirror(tmp_path, URL) as running:
             running.on_train_start(TrainState(epoch=1))
-            running.on_epoch_end(TrainState(epoch=1))
+            running.renew()
     assert not [request for request in s3.requests if request.startswith("PUT") and "epoch_1" in request]
 
 
@@ -213,7 +218,7 @@ def test_a_checkpoint_removed_while_it_waits_for_its_upload_harms_nothing(s3, tm
         running.on_train_start(TrainState())
         write_checkpoint(tmp_path, 1)
         write_checkpoint(tmp_path, 2)
-        running.on_epoch_end(TrainState(epoch=2))
+        running.renew()
         has_begun.wait(300)
         shutil.rmtree(tmp_path / "epoch_1")
         go_on.set()
@@ -226,7 +231,7 @@ def test_checkpoints_that_are_removed_here_are_removed_there(s3, tmp_path):
         running.on_train_start(TrainState())
         for epoch in (1, 2, 3):
             write_checkpoint(tmp_path, epoch)
-            running.on_epoch_end(TrainState(epoch=epoch))
+            running.renew()
         shutil.rmtree(tmp_path / "epoch_2")
         write_checkpoint(tmp_path, 4)
         s3.put("run/notes.txt", b"of a person")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import toys
 
-from ppcls.utils.storage import held
+from ppcls.utils.lock import held
 
 CONFIG, DATA, NUMERICS, STORAGE = 2, 3, 4, 5
 
