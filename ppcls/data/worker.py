@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -67,7 +68,7 @@ class Worker:
             daemon=True,
         )
         try:
-            with _garbage_kept():
+            with _garbage_kept(), _signals_held():
                 self.process.start()
         except OSError as error:
             raise DataError(
@@ -139,3 +140,14 @@ def _garbage_kept() -> Iterator[None]:
         yield
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Fork within this block: no signal meets a worker that still has its parent's handlers."""
+    held = {signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -119,9 +119,13 @@ def work(
         parent: the parent's process id.
         is_main_thread: whether the main thread of the parent started this process.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the parent decides
+    # What asks a run to end or to save reaches every process of a terminal or a job; the parent decides.
     paddle.disable_signal_handler()  # it would write a page about each signal; the parent has a line
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.set_wakeup_fd(-1)
+    for signal_number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(signal_number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # blocked: `_end_with` looks who sent it
+    signal.pthread_sigmask(signal.SIG_SETMASK, {signal.SIGTERM})
     cv2.setNumThreads(0)  # each worker is one of several: OpenCV's own threads would compete with the others'
     keep_freed_memory()
     allow_quiet()
@@ -150,7 +154,10 @@ def _end_with(parent: int, is_main_thread: bool) -> None:
 
     def watch() -> None:
         while os.getppid() == parent:
-            time.sleep(1)
+            # At its exit Python sends it to the processes that it has started; from others it is not for this one.
+            terminated = signal.sigtimedwait({signal.SIGTERM}, 1)
+            if terminated is not None and terminated.si_pid == parent:
+                break
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -149,7 +149,8 @@ def _state_of(found: Any) -> StoredState:
         optimizer=value("optimizer", _text),
         config=value("config", _plain_mapping),
     )
-    if state.updates_of_epoch and not (state.epoch and state.updates_of_epoch < state.updates_per_epoch):
+    # All of them are done where a signal has ended the run while it evaluated.
+    if state.updates_of_epoch and not (state.epoch and state.updates_of_epoch <= state.updates_per_epoch):
         raise ValueError(
             f"{state.updates_of_epoch} updates of epoch {state.epoch} are done, and an epoch has "
             f"{state.updates_per_epoch}"

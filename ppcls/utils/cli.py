@@ -6,11 +6,15 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from contextlib import suppress
+from types import FrameType
 from typing import NoReturn
 
-from ppcls.utils.errors import PpclsError, StorageError
+from ppcls.utils.errors import PpclsError, Stopped, StorageError
 from ppcls.utils.logger import log_traceback
 
 INTERRUPTED = 130
@@ -18,11 +22,12 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG)
 
 
 def run(main: Callable[[], None]) -> NoReturn:
-    """Call ``main`` and exit: 0, the failure's own exit code, or 130 after Ctrl-C.
+    """Call ``main`` and exit: 0, the failure's own exit code, 130 after Ctrl-C, or 143 after SIGTERM.
 
     A file that the system refuses (no permission, disk full, a folder in its place) is a `StorageError` in effect.
     Other exceptions are bugs; they pass through, so that Python shows the traceback and exits with 1.
     """
+    _raise_at_sigterm()
     try:
         main()
         sys.stdout.flush()
@@ -31,8 +36,10 @@ def run(main: Callable[[], None]) -> NoReturn:
         print(error, file=sys.stderr)
         raise SystemExit(exit_code_of(error)) from None
     except KeyboardInterrupt as error:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(exit_code_of(error)) from None
+        code = exit_code_of(error)
+        _exit_at_signals(code)
+        print(str(error) or "interrupted", file=sys.stderr)
+        raise SystemExit(code) from None
     except BrokenPipeError:
         # The reader (such as `head`) has left; without this, Python complains once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -46,11 +53,42 @@ def run(main: Callable[[], None]) -> NoReturn:
     raise SystemExit(0)
 
 
+def leave(code: int) -> NoReturn:
+    """End the process from any thread, without a word to the main one: it may be in a library that does not return."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
+
+
+def _raise_at_sigterm() -> None:
+    """Let SIGTERM end the tool as Ctrl-C does: what is open is closed, and processes that help it end."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return
+    owner = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() != owner:  # a process that was forked to help, and is not to clean up after this one
+            os._exit(Stopped(number).exit_code)
+        _exit_at_signals(Stopped(number).exit_code)
+        raise Stopped(number)
+
+    signal.signal(signal.SIGTERM, stop)
+
+
+def _exit_at_signals(code: int) -> None:
+    """From now on a signal cuts the ending short."""
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, lambda *_: os._exit(code))
+
+
 def exit_code_of(error: BaseException | None) -> int:
     """Return the exit code of a tool that ends with this error, or without one; see `run`."""
     if error is None:
         return 0
-    if isinstance(error, PpclsError):
+    if isinstance(error, (PpclsError, Stopped)):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED

@@ -3,11 +3,30 @@
 
 from __future__ import annotations
 
+import signal
+
 
 class PpclsError(Exception):
     """A failure that the person at the keyboard can mend; tools print it as one line."""
 
     exit_code = 1
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal has ended the work. As after Ctrl-C, what catches exceptions lets it pass.
+
+    Args:
+        number: of the signal.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by signal {number} ({signal.Signals(number).name})")
+        self.number = number
+
+    @property
+    def exit_code(self) -> int:
+        """As a shell gives it for a process that a signal has ended."""
+        return 128 + self.number
 
 
 class ConfigError(PpclsError):
