@@ -110,7 +110,7 @@ class Loader:
         self.sampler.set_epoch(epoch)
 
     def samples_of(self, batch: int) -> list[str]:
-        """Return the names of the samples of a batch (from 1 on) of the epoch that is set now: their files, if they have any.
+        """Return the names, or files, of the samples of a batch (from 1 on) of the epoch that is set now.
 
         A sample that could not be read, and whose place another has taken, is named all the same.
         """

@@ -11,11 +11,12 @@ import paddle
 @paddle.no_grad()
 def all_finite(tensors: Iterable[paddle.Tensor]) -> bool:
     """Whether every value of every tensor is finite; reads each value once and waits for the device once."""
-    sums = [tensor.sum(dtype="float32") for tensor in _floating(tensors)]
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    sums = [tensor.sum(dtype="float32") for tensor in floating]
     # A sum is finite only if all its addends are. One that is not may have grown too large by itself.
     if not sums or bool(paddle.isfinite(paddle.stack(sums)).all()):
         return True
-    return all(map(is_finite, _floating(tensors)))
+    return all(map(is_finite, floating))
 
 
 @paddle.no_grad()
@@ -30,7 +31,3 @@ def names_not_finite(tensors: Mapping[str, paddle.Tensor | None]) -> list[str]:
 def is_finite(tensor: paddle.Tensor) -> bool:
     """Whether every value of one tensor of real numbers is finite."""
     return bool(paddle.isfinite(tensor).all())
-
-
-def _floating(tensors: Iterable[paddle.Tensor]) -> list[paddle.Tensor]:
-    return [tensor for tensor in tensors if tensor.is_floating_point()]

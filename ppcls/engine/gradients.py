@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Any
@@ -18,7 +17,7 @@ from ppcls.engine.precision import Precision
 from ppcls.engine.statistics import Kept, Statistics
 from ppcls.engine.train_step import StepOutput
 from ppcls.utils import dist
-from ppcls.utils.errors import ConfigError, NumericsError
+from ppcls.utils.errors import ConfigError
 from ppcls.utils.seed import seed_device
 
 
@@ -86,7 +85,6 @@ class Gradients:
 
         Raises:
             ConfigError: out of memory, and pieces do not help.
-            NumericsError: Paddle's own check (``FLAGS_check_nan_inf``) found what is not finite.
         """
         if self._tried.is_due(batch) and self.pieces.on_out_of_memory == "halve":
             self._try_out(batch, place, is_first)
@@ -98,7 +96,7 @@ class Gradients:
             except (MemoryError, RuntimeError, OSError) as failure:
                 if not is_out_of_memory(failure):
                     raise
-                error = _first_line(failure)
+                error = first_line(failure)
             # Not in the except block: there the traceback still holds what the failed attempt has computed.
             self._undo(before)
             if dist.world_size() > 1:
@@ -116,7 +114,7 @@ class Gradients:
         bounds = self.pieces.bounds(len(labels))
         outputs = []
         for number, (start, end) in enumerate(bounds):
-            with self._gradients_stay_here(not is_last or number < len(bounds) - 1), paddles_check(place):
+            with self._gradients_stay_here(not is_last or number < len(bounds) - 1):
                 piece = batch if len(bounds) == 1 else (images[start:end], labels[start:end])
                 with self.precision.autocast():
                     output: StepOutput = self.train_step(piece)
@@ -139,7 +137,7 @@ class Gradients:
             except (MemoryError, RuntimeError, OSError) as failure:
                 if not is_out_of_memory(failure):
                     raise
-                error = _first_line(failure)
+                error = first_line(failure)
             self._undo(before)
             errors = [f"process {rank}: {text}" for rank, text in enumerate(dist.gathered(error)) if text]
             if not errors:
@@ -169,22 +167,7 @@ class Gradients:
         return self.model.no_sync() if wanted and is_parallel else nullcontext()
 
 
-@contextmanager
-def paddles_check(place: BatchPlace) -> Iterator[None]:
-    """Say in the words of this framework what ``FLAGS_check_nan_inf=1`` finds.
-
-    Raises:
-        NumericsError: an operator's result is not finite.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if "There are NAN or INF" not in str(error):
-            raise
-        raise NumericsError(f"{place}: FLAGS_check_nan_inf: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """What an error says first, without the stack of C++ that Paddle writes before it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = next((line for line in lines if line.startswith("(")), lines[0] if lines else type(error).__name__)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import paddle
@@ -21,10 +21,7 @@ from ppcls.engine.gradients import BatchPlace, Gradients
 from ppcls.engine.pieces import is_out_of_memory
 from ppcls.engine.train_step import StepOutput
 from ppcls.utils import dist
-from ppcls.utils.errors import NumericsError
 from ppcls.utils.logger import logger
-
-OnNonFinite = Literal["stop", "skip", "rollback"]
 
 FOLDER = "non_finite"
 """Of the output directory: what was written of such batches."""
@@ -36,8 +33,6 @@ MAX_BYTES = 64 * 2**20
 MAX_NAMES = 20
 """Of tensors and images in a report."""
 _SHOWN = 3
-
-ADVICE = "try a smaller learning rate, a warmup or clip_global_norm"
 
 
 @dataclass
@@ -56,7 +51,7 @@ class Suspect:
     place: BatchPlace
     what: str
     output: StepOutput
-    is_own: bool = True
+    is_own: bool
 
 
 class Examiner:
@@ -85,8 +80,7 @@ class Examiner:
 
         Gradients and statistics are not what they were afterwards.
         """
-        weights = names_not_finite(dict(self.model.named_parameters()))
-        report = self._examined(suspect, weights)
+        report = self._examined(suspect)
         first = report["first_not_finite"]
         if not first and not suspect.is_own:
             return ""
@@ -96,23 +90,25 @@ class Examiner:
         folder = self._written(suspect, {**report, "learning_rate": learning_rate, "what": suspect.what})
         return f"{text}; see {folder}" if folder else text
 
-    def _examined(self, suspect: Suspect, weights: list[str]) -> dict[str, Any]:
+    def _examined(self, suspect: Suspect) -> dict[str, Any]:
         images, labels = suspect.batch
         bad_images = bad_rows(images, len(labels)) if images.is_floating_point() else []
         parts: dict[str, float] = {}
         layer = None
-        for _, parameter in self.model.named_parameters():
+        parameters = {name: each for name, each in self.model.named_parameters() if not each.stop_gradient}
+        weights = names_not_finite(parameters)
+        for parameter in parameters.values():
             parameter.clear_gradient()
         try:
             with first_bad_layer(self.model) as layer:
                 output = self.gradients.once(suspect.batch, suspect.place, is_last=False)
             parts = {name: float(value) for name, value in output.parts.items()}
-        except (MemoryError, RuntimeError, OSError, NumericsError) as error:
-            if not (is_out_of_memory(error) or isinstance(error, NumericsError)):
+        except (MemoryError, RuntimeError, OSError) as error:
+            if not is_out_of_memory(error):
                 raise
             logger.warning("%s: cannot be computed once more: %s", suspect.place, error)
         loss = [name for name, value in parts.items() if not np.isfinite(value)]
-        gradients = names_not_finite({name: each.grad for name, each in self.model.named_parameters()})
+        gradients = names_not_finite({name: each.grad for name, each in parameters.items()})
         statistics = self.gradients.statistics.names_not_finite()
         candidates = [
             f"the weights {_listed(weights)}" if weights else "",

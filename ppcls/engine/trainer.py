@@ -3,12 +3,9 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import paddle
@@ -18,12 +15,12 @@ from ppcls.data.loader import Batch, Loader
 from ppcls.engine.agreement import Agreement
 from ppcls.engine.callbacks import Callback
 from ppcls.engine.ema import ModelEMA
-from ppcls.engine.finite import all_finite, names_not_finite
-from ppcls.engine.gradients import BatchPlace, Gradients, paddles_check
-from ppcls.engine.non_finite import ADVICE, Examiner, OnNonFinite, Suspect, told_by_all
+from ppcls.engine.gradients import BatchPlace, Gradients
+from ppcls.engine.guard import Guard, NonFinite, RolledBack, paddles_check
 from ppcls.engine.pieces import Pieces
 from ppcls.engine.precision import Precision
-from ppcls.engine.statistics import Kept, Statistics
+from ppcls.engine.statistics import Statistics
+from ppcls.engine.train_state import TrainState
 from ppcls.engine.train_step import ClassificationStep, StepOutput
 from ppcls.optimizer import Schedule
 from ppcls.utils import dist
@@ -31,78 +28,7 @@ from ppcls.utils.errors import NumericsError
 from ppcls.utils.logger import logger
 from ppcls.utils.seed import seed_everything
 
-__all__ = ["ClassificationStep", "StepOutput", "TrainState", "Trainer"]
-
-
-NOT_FINITE = "something is not finite"
-OVERFLOW = "a gradient is not finite"
-"""What the processes ask each other before an update."""
-
-
-@dataclass
-class TrainState:
-    """Where a training is.
-
-    Attributes:
-        epoch: the epoch that runs or has just ended, from 1; 0 before the first.
-        batch: batches of this epoch that are done; 0 once the epoch is.
-        step: optimizer updates since the beginning of the training, those that overflowed included.
-        metrics: figures of the last evaluation.
-        best: the best main metric so far, and the epoch it is from.
-        learning_rate: the rate of the last update.
-        reader_seconds: what the last batch was waited for.
-        batch_seconds: what the last batch took in all.
-        scaling: figures of loss scaling; empty without it.
-        sums: what each process had summed up for the log when it was last saved in the middle of an epoch.
-        non_finite: updates so far that were left out, or rolled back, because something was not finite.
-        left_out: the updates, from 1, that a rollback has led past: they are left out when they come again.
-        pieces: the pieces that batches are computed in since memory ran out; empty before that.
-        stop: set by a callback to end after this batch.
-    """
-
-    epoch: int = 0
-    batch: int = 0
-    step: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    best: float | None = None
-    best_epoch: int = 0
-    learning_rate: float = 0.0
-    reader_seconds: float = 0.0
-    batch_seconds: float = 0.0
-    scaling: dict[str, float] = field(default_factory=dict)
-    sums: list[dict[str, Any]] = field(default_factory=list)
-    non_finite: int = 0
-    left_out: list[int] = field(default_factory=list)
-    pieces: dict[str, Any] = field(default_factory=dict)
-    stop: bool = False
-
-    @property
-    def epochs_done(self) -> int:
-        """Epochs that have ended."""
-        return self.epoch - 1 if self.batch else self.epoch
-
-
-@dataclass(frozen=True)
-class NonFinite:
-    """What to do about an update whose loss, gradients or statistics are not finite.
-
-    Attributes:
-        action: stop; leave the update out; or go back to the newest checkpoint, and leave it out the next time.
-        max_updates: as many may be left out in a run; one more stops it.
-        roll_back: restores the newest checkpoint; gives None where there is none.
-        output_dir: where such batches are written.
-        samples: what the data set calls the samples of a batch (from 1) of the present epoch.
-    """
-
-    action: OnNonFinite = "stop"
-    max_updates: int = 10
-    roll_back: Callable[[], TrainState | None] | None = None
-    output_dir: Path | None = None
-    samples: Callable[[int], list[str]] | None = None
-
-
-class RolledBack(Exception):
-    """An update that is to be forgotten, with everything since the newest checkpoint; says why."""
+__all__ = ["ClassificationStep", "NonFinite", "StepOutput", "TrainState", "Trainer"]
 
 
 class Trainer:
@@ -159,13 +85,8 @@ class Trainer:
         self.non_finite = non_finite or NonFinite()
         self.pieces = pieces or Pieces()
         self.until_stop = until_stop
-        self.statistics = Statistics(self.model)
-        self.gradients = Gradients(train_step, self.precision, accumulate, seed, self.statistics, self.pieces)
-        self.agreement.ask(NOT_FINITE, lambda: self._suspect is not None)
-        self.agreement.ask(OVERFLOW, lambda: self._has_overflow)
-        self._has_overflow = False
-        self._suspect: Suspect | None = None
-        self._kept: Kept = []
+        self.gradients = Gradients(train_step, self.precision, accumulate, seed, Statistics(self.model), self.pieces)
+        self.guard = Guard(self.gradients, self.agreement, self.non_finite)
 
     def fit(self, state: TrainState) -> TrainState:
         """Train from ``state`` (changed in place) to the last epoch, or until a callback sets ``stop``.
@@ -249,108 +170,46 @@ class Trainer:
 
         Raises:
             NumericsError: as in `fit`.
-            RolledBack: model and optimizer are now those of a checkpoint.
+            RolledBack: the training has to go back to a checkpoint.
         """
         place = BatchPlace(state.epoch, state.batch)
         is_first, is_update = (state.batch - 1) % self.accumulate == 0, state.batch % self.accumulate == 0
         state.learning_rate = self.optimizer.get_lr()
-        if is_first:
-            self._suspect, self._kept = None, self.statistics.copy()
         if state.step + 1 in state.left_out:
             if is_update:
+                self.guard.begin()
                 self.agreement.settle()
                 self._advance(state)
             return None
-        output = self.gradients.add(batch, place, is_first, is_update)
-        state.pieces = self.pieces.state_dict()
-        if self._suspect is None:
-            what = self._what_is_not_finite(output, is_update)
-            self._suspect = Suspect(batch, place, what, output) if what else None
-        if is_update and not self._update(Suspect(batch, place, "a gradient is not finite", output, False), state):
-            return None
+        with paddles_check(place):
+            if is_first:
+                self.guard.begin()
+            output = self.gradients.add(batch, place, is_first, is_update)
+            state.pieces = self.pieces.state_dict()
+            self.guard.look(batch, output, place, is_update)
+            if is_update and not self._update(place, state):
+                return None
         return output
 
-    def _update(self, last: Suspect, state: TrainState) -> bool:
+    def _update(self, place: BatchPlace, state: TrainState) -> bool:
         """Move the weights, if all that they follow from is finite; whether the batch counts."""
-        self._has_overflow = not self.precision.unscale(self.gradients.parameters)
         self.agreement.settle()
-        has_overflow = OVERFLOW in self.agreement
-        if NOT_FINITE in self.agreement or (has_overflow and not self.precision.forgives_overflow):
-            self._leave_out(self._suspect or (last if self._has_overflow else None), last.place, state)
-            return False
-        with paddles_check(last.place):
-            is_updated = self.precision.update(self.optimizer, has_overflow)
-        if is_updated:
-            self._require_finite_weights(last.place, state)
+        counts = not self.guard.is_alarmed
+        if not counts:
+            self.guard.leave_out(place, state)
+        elif self.precision.update(self.optimizer, self.guard.has_overflow):
+            self.guard.require_finite_weights(place, state)
             if self.ema:
                 self.ema.update(self.model)
-        # An update that overflowed is left out, and counts all the same: step and learning rate stay functions of
-        # the place in the run.
+        # An update that is left out counts all the same: step and learning rate stay functions of the place in the run.
         state.scaling = self.precision.figures()
         self._advance(state)
-        return True
+        return counts
 
     def _advance(self, state: TrainState) -> None:
         state.step += 1
         if not self.schedule.by_epoch:
             self.schedule.step()
-
-    def _what_is_not_finite(self, output: StepOutput, is_update: bool) -> str:
-        """What this process finds after a batch, empty for nothing; gradients that are to be updated come later."""
-        loss = float(output.loss)
-        if not math.isfinite(loss):
-            return f"the loss is {loss}"
-        if not self.statistics.are_finite():
-            return "a running statistic is not finite"
-        # Scaled gradients may overflow, which is nothing to worry about.
-        if is_update or self.precision.scaler or all_finite(self.gradients.present()):
-            return ""
-        return "a gradient is not finite"
-
-    def _leave_out(self, suspect: Suspect | None, place: BatchPlace, state: TrainState) -> None:
-        """Say what was not finite, make undone what it has changed, and do what the settings want.
-
-        Args:
-            suspect: of this process, if it has one.
-            place: of the update.
-            state: where the training is.
-        """
-        examiner = Examiner(self.gradients, self.non_finite.output_dir, self.non_finite.samples)
-        text = told_by_all(examiner.told(suspect, state.learning_rate) if suspect else "")
-        text = text or f"{place}: a gradient is not finite at learning rate {state.learning_rate:g}"
-        self.optimizer.clear_grad()
-        self.statistics.restore(self._kept)
-        state.non_finite += 1
-        if self.non_finite.action == "stop":
-            raise NumericsError(f"{text}; {ADVICE}, or Global.on_non_finite: skip")
-        self._count(text, state)
-        if self.non_finite.action == "rollback":
-            raise RolledBack(text)
-        logger.warning(
-            "%s; the update is left out (%d of at most %d)", text, state.non_finite, self.non_finite.max_updates
-        )
-        self._advance(state)
-
-    def _count(self, text: str, state: TrainState) -> None:
-        most = self.non_finite.max_updates
-        if state.non_finite > most:
-            raise NumericsError(f"{text}; Global.max_non_finite allows {most} such updates, and {most} were before")
-
-    def _require_finite_weights(self, place: BatchPlace, state: TrainState) -> None:
-        # Every process holds the same weights, and comes to the same answer.
-        if all_finite(self.gradients.parameters):
-            return
-        names = names_not_finite(dict(self.model.named_parameters()))
-        text = (
-            f"{place}: the update at learning rate {state.learning_rate:g} has made weights not finite: {names[0]}"
-            + f" and {len(names) - 1} more" * (len(names) > 1)
-        )
-        state.non_finite += 1
-        if self.non_finite.action == "rollback":
-            self._count(text, state)
-            raise RolledBack(text)
-        undo = "; an update that is made cannot be skipped, only rolled back" * (self.non_finite.action == "skip")
-        raise NumericsError(f"{text}; {ADVICE}{undo}")
 
     def _go_back(self, state: TrainState, back: RolledBack) -> None:
         """Continue from the newest checkpoint, and remember to leave the update out that led here."""
