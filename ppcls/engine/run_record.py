@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -21,6 +23,7 @@ from ppcls.utils.logger import logger
 if TYPE_CHECKING:
     from ppcls.engine.trainer import TrainState
 
+_TAIL_BYTES = 2**16
 _SIGNAL_BASE = 128
 """A process that a signal has ended answers with this plus the signal's number."""
 
@@ -29,7 +32,7 @@ class RunRecord:
     """Writes ``environment.json`` when a training starts, and a last line of ``train.jsonl`` when it ends.
 
     A context manager around the training. A run that ends before `start` leaves nothing: its directory may hold what
-    another run wrote. A run that is killed leaves no line of its end.
+    another run wrote. A run that is killed leaves no line of its end, which the next start says.
 
     Args:
         directory: the run's output directory.
@@ -40,14 +43,18 @@ class RunRecord:
         self.directory = directory
         self.epochs = epochs
         self.state: TrainState | None = None
+        self._missing: str | None = None
 
     def __enter__(self) -> RunRecord:
-        """Nothing is written yet."""
+        """Nothing is written yet; a new run sets aside what the one before it wrote, so that is read now."""
+        self._missing = missing_end(self.directory)
         return self
 
     def start(self, state: TrainState, device: str) -> None:
-        """Write down the environment; say what has changed in it since the run was last started."""
+        """Write down the environment; say what has changed in it since the last start, and if that had no end."""
         self.state = state
+        if self._missing:
+            logger.warning("%s", self._missing)
         now = {"ppcls": __version__, **environment(sys.argv, device, dist.world_size())}
         path = self.directory / ENVIRONMENT
         if differences := changes(_read(path) or now, now):
@@ -82,6 +89,40 @@ def reason_of(error: BaseException) -> str:
         return f"stopped by signal {code - _SIGNAL_BASE}"
     first = next(iter(str(error).splitlines()), "")
     return hide_secrets(f"{type(error).__name__}: {first}" if first else type(error).__name__)
+
+
+def missing_end(directory: Path) -> str | None:
+    """Return what there is to say when the last start in a directory has left no word of its end, else None."""
+    started = (_read(directory / ENVIRONMENT) or {}).get("time")
+    if not isinstance(started, (int, float)):
+        return None
+    # A line that has no time is none of ours.
+    told = (record for record in _from_the_end(directory / JSON_LINES) if isinstance(record.get("time"), float))
+    last = next((record for record in told if record["time"] >= started), None)
+    if last is not None and last.get("event") == "exit":
+        return None
+    where = "before it had logged anything"
+    if last is not None:
+        where = f"in epoch {last.get('epoch')}, after step {last.get('step')} at least"
+    when = time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(started))
+    return f"the last start here ({when}) ended without a word, as after kill -9 or a loss of power, {where}"
+
+
+def _from_the_end(path: Path) -> Iterator[dict]:
+    """The last records of a file, the last one first."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(file.seek(0, os.SEEK_END) - _TAIL_BYTES, 0))
+            lines = file.read().splitlines()
+    except OSError:
+        return
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue  # half a line
+        if isinstance(record, dict):
+            yield record
 
 
 def _read(path: Path) -> dict | None:

@@ -4,6 +4,7 @@
 import errno
 import json
 import signal
+import time
 
 import paddle
 import pytest
@@ -11,7 +12,7 @@ import toys
 
 from ppcls import __version__
 from ppcls.engine.callbacks import Callback
-from ppcls.engine.run_record import RunRecord, reason_of
+from ppcls.engine.run_record import RunRecord, missing_end, reason_of
 from ppcls.engine.trainer import TrainState
 from ppcls.utils.errors import ConfigError, DataError, NumericsError, StorageError
 
@@ -124,6 +125,58 @@ def test_a_record_that_was_cut_off_is_no_obstacle(tmp_path, text):
     with RunRecord(tmp_path, 1) as record:
         record.start(TrainState(), "cpu")
     assert environment_of(tmp_path)["device"] == "cpu"
+
+
+def started(output):
+    """As if the run had been killed: what it logged, without its end."""
+    path = output / "train.jsonl"
+    path.write_text("".join(line for line in path.read_text().splitlines(True) if '"exit"' not in line))
+    return time.strftime("%Y/%m/%d %H:%M:%S", time.localtime(environment_of(output)["time"]))
+
+
+def test_a_start_that_ended_without_a_word_is_told_at_the_next_one(toy_engine, tmp_path):
+    output = tmp_path / "output"
+    toy_engine("Global.epochs=1").train()
+    when = started(output)
+    toy_engine("Global.epochs=2", "Global.checkpoints=auto").train()
+    log = (output / "train.log").read_text()
+    told = f"the last start here ({when}) ended without a word, as after kill -9 or a loss of power, in epoch 1, after "
+    assert log.count(told + "step 5 at least") == 1
+    toy_engine("Global.epochs=2", "Global.checkpoints=auto").train()
+    assert (output / "train.log").read_text().count("without a word") == 1
+
+
+def test_that_is_told_to_a_run_that_begins_anew_too(toy_engine, tmp_path):
+    output = tmp_path / "output"
+    toy_engine("Global.epochs=1").train()
+    started(output)
+    toy_engine("Global.epochs=1").train()
+    assert "ended without a word" in (output / "train.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ([], "before it had logged anything"),
+        ([{"time": 90.0, "event": "exit", "epoch": 1, "step": 5}], "before it had logged anything"),
+        ([{"time": 101.0, "event": "train", "epoch": 3, "step": 7}], "in epoch 3, after step 7 at least"),
+        (
+            [{"time": 101.0, "event": "train", "epoch": 3, "step": 7}, "half a"],
+            "in epoch 3, after step 7 at least",
+        ),
+        ([{"time": 101.0, "event": "exit", "epoch": 3, "step": 7}, "half a"], None),
+    ],
+)
+def test_where_a_start_without_an_end_was(tmp_path, lines, told):
+    (tmp_path / "environment.json").write_text('{"time": 100.0}')
+    text = "".join(line if isinstance(line, str) else json.dumps(line) + "\n" for line in lines)
+    (tmp_path / "train.jsonl").write_text(text)
+    said = missing_end(tmp_path)
+    assert said is None if told is None else said.endswith(told)
+
+
+def test_a_directory_without_a_run_has_nothing_to_tell(tmp_path):
+    assert missing_end(tmp_path) is None
 
 
 def test_an_end_that_cannot_be_written_does_not_hide_the_error(tmp_path, caplog):
