@@ -15,8 +15,8 @@ _TYPES = ("bool", "uint8", "int8", "int16", "float16", "int32", "float32", "floa
 _WORDS = {"bool": "BOOL", "uint8": "U8", "int8": "I8", "int16": "I16", "float16": "F16", "int32": "I32"}
 _WORDS.update({"float32": "F32", "float64": "F64", "int64": "I64"})
 _ALIGNMENT = 8
-_BLOCK_BYTES = 1 << 20
-"""Small arrays are gathered to blocks of this size."""
+_BLOCK_BYTES = 16 << 20
+"""Smaller arrays are gathered to blocks of this size: after each one the thread has to ask for its turn again."""
 
 
 def write_tensors(tensors: Mapping[str, np.ndarray], path: str | os.PathLike) -> str:
@@ -47,21 +47,20 @@ def file_bytes(tensors: Mapping[str, np.ndarray]) -> int:
 
 def _blocks(tensors: Mapping[str, np.ndarray]) -> Iterator[bytes | memoryview]:
     """The file in pieces."""
-    small = bytearray(_header(tensors))
+    small: list[bytes | memoryview] = [_header(tensors)]
+    num_bytes = len(small[0])
     for name in _in_order(tensors):
         array = np.ascontiguousarray(tensors[name]).reshape(-1)
         content = memoryview(array.astype(array.dtype.newbyteorder("<"), copy=False).view(np.uint8))
-        if len(small) + len(content) <= _BLOCK_BYTES:
-            small += content
-            continue
-        yield bytes(small)
-        small.clear()
+        if num_bytes + len(content) > _BLOCK_BYTES:
+            yield b"".join(small)
+            small, num_bytes = [], 0
         if len(content) > _BLOCK_BYTES:
             yield content
         else:
-            small += content
-    if small:
-        yield bytes(small)
+            small.append(content)
+            num_bytes += len(content)
+    yield b"".join(small)
 
 
 def _header(tensors: Mapping[str, np.ndarray]) -> bytes:
