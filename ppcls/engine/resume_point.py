@@ -5,15 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ppcls.engine.run_directory import checkpoints_in, directory_of, name_of, newest_first, newest_valid, place_of
+from ppcls.engine.run_directory import checkpoints_in, directory_of, newest_first, newest_valid, verify_checkpoint
 from ppcls.engine.stored_state import STATE, read_state
 from ppcls.utils import dist
 from ppcls.utils.download import is_url
 from ppcls.utils.errors import StorageError
 from ppcls.utils.local_copy import local_path
 from ppcls.utils.logger import logger
-from ppcls.utils.manifest import read_manifest
-from ppcls.utils.storage import verify
 
 LATEST = "latest"
 AUTO = "auto"
@@ -46,8 +44,6 @@ def find_checkpoint(source: str, output_dir: Path) -> Path | None:
     copy, problem = _common_copy(path.parent, path.name)
     if copy is None:
         raise StorageError(problem + _advice(path))
-    if "optimizer.safetensors" not in read_manifest(copy)[1]:
-        raise StorageError(f"{source}: holds weights only; start from it with Global.pretrained_model instead")
     return copy
 
 
@@ -91,13 +87,14 @@ def _common_copy(folder: Path, name: str) -> tuple[Path | None, str]:
 
 
 def _identity(path: Path) -> str:
-    """What tells a checkpoint from those of other runs; only of one that is sound and where it belongs."""
-    files = verify(path)["files"]
-    if STATE not in files:
-        raise StorageError(f"{path}: its manifest does not list {STATE}, so it is not a checkpoint of a training")
-    state = read_state(path)
-    if place_of(path.name) not in (None, state.place):
-        raise StorageError(f"{path}: holds {name_of(state.place)} and not what its name says; rename it, or remove it")
+    """What tells a checkpoint from those of other runs; only of one that is whole, and where it belongs."""
+    files = verify_checkpoint(path)
+    if "optimizer.safetensors" not in files:
+        raise StorageError(f"{path}: holds weights only; start from it with Global.pretrained_model instead")
+    for name in (STATE, "model.safetensors"):
+        if name not in files:
+            raise StorageError(f"{path}: its manifest does not list {name}, so it is not a checkpoint of a training")
+    read_state(path)
     return files[STATE]["sha256"]
 
 

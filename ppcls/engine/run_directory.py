@@ -9,7 +9,7 @@ from itertools import count
 from pathlib import Path
 
 from ppcls.data.bad_samples import REPORT
-from ppcls.engine.stored_state import read_class_names, read_state
+from ppcls.engine.stored_state import STATE, read_class_names, read_state
 from ppcls.utils.errors import StorageError
 from ppcls.utils.local_copy import local_path
 from ppcls.utils.logger import logger
@@ -64,6 +64,19 @@ def newest_valid(directory: Path) -> Path | None:
     return next(filter(Trust().has, checkpoints_in(directory)), None)
 
 
+def verify_checkpoint(directory: Path) -> dict[str, dict]:
+    """Return the files of a checkpoint, by name, as its manifest has them, after checking them all.
+
+    Raises:
+        StorageError: a file is missing, cut off or altered, or all of them are those of another place.
+    """
+    files = verify(directory)["files"]
+    own = place_of(directory.name)
+    if own and STATE in files and (place := read_state(directory).place) != own:
+        raise StorageError(f"{directory}: holds {name_of(place)} and not what its name says; rename it, or remove it")
+    return files
+
+
 class Trust:
     """Remembers which directories verified; what has not changed in size or time since is not read again."""
 
@@ -79,7 +92,7 @@ class Trust:
         stamp = _stamp(directory)
         if self._stamps.get(directory) != stamp:
             try:
-                verify(directory)
+                verify_checkpoint(directory)
             except StorageError:
                 return False
             self._stamps[directory] = stamp
