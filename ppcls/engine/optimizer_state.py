@@ -80,19 +80,21 @@ def _require_fitting(
         shape = list(parameters[name].shape)
         # What float32 cannot be read from is bfloat16, whose bits come as whole numbers.
         is_number = array.dtype.kind == "f" or (array.dtype == np.uint16 and "bfloat16" in str(parameters[name].dtype))
-        if not is_number or list(array.shape) not in (shape, [1], []):
+        word = _ACCUMULATOR.sub("", accumulator)
+        # A power of a beta is one number; of optimizers that are not Paddle's nothing is known.
+        shapes = (shape, [1]) if word.endswith("_pow_acc") or not own else (shape,)
+        if not is_number or list(array.shape) not in shapes:
             raise StorageError(
                 f"{source}: the optimizer's state does not fit: {key:.80} is {array.dtype} {list(array.shape)}, "
                 f"the parameter {shape}"
             )
-        word = _ACCUMULATOR.sub("", accumulator)
         if own and word not in {*own, MASTER}:
             raise StorageError(f"{source}: the optimizer's state is not that of {kind} (it has '{word:.80}')")
         kept.setdefault(name, set()).add(word)
     sets = {name: words - {MASTER} for name, words in kept.items()}
-    for name, words in sets.items():
-        if words != set().union(*sets.values()):
-            raise StorageError(f"{source}: the optimizer's state is not whole: something of '{name:.80}' is missing")
+    whole = set().union(*sets.values())
+    if partial := next((name for name, words in sets.items() if words != whole), None):
+        raise StorageError(f"{source}: the optimizer's state is not whole: something of '{partial:.80}' is missing")
 
 
 def _owner(key: str, names: dict[str, str]) -> str:
