@@ -53,6 +53,11 @@ class GlobalSettings:
             machines that share no disk.
         on_save_error: what a checkpoint that cannot be written means (the disk is full, or gone): ``continue`` to
             train and try again with the next one, until three in a row or the last one fail, or ``stop``.
+        stall_timeout: seconds without any progress (an image read, a batch trained on or evaluated, in any of the
+            processes) after which a run stands still. Then every process writes its stacks to ``output_dir/stalled``,
+            and several processes end with exit code 6 and the name of the one that the others wait for; a single
+            process warns and goes on waiting. Until the first batch is done it may take ten times as long. null: no
+            watch over progress.
         eval_during_train: evaluate while training, and keep the best weights in ``best_model``.
         eval_interval: epochs between evaluations.
         start_eval_epoch: no evaluation before this epoch.
@@ -89,6 +94,7 @@ class GlobalSettings:
     keep_checkpoint_max: Count | None = None
     save_on_all_ranks: bool = False
     on_save_error: Literal["continue", "stop"] = "continue"
+    stall_timeout: Annotated[float, Within(1)] | None = 300.0
     eval_during_train: bool = True
     eval_interval: Count = 1
     start_eval_epoch: Annotated[int, Within(0)] = 0

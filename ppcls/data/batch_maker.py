@@ -11,6 +11,7 @@ import numpy as np
 
 from ppcls.data.position import Position, indices_and_draws, sample_at
 from ppcls.data.rng import BatchRng, SampleRng
+from ppcls.utils import pulse
 from ppcls.utils.errors import DataError
 
 MAX_TRIES = 5
@@ -81,12 +82,14 @@ class BatchMaker:
         deadly = deadly or {}
         if getattr(self.dataset, "makes_batches", False) and not deadly and positions[0].size is None:
             at(positions[0].index)
+            pulse.beat()
             indices, draws = indices_and_draws(positions)
             return Made(*self.dataset.samples(indices, BatchRng(self.seed, positions[0].epoch, draws)))
         made = Made(None, None)
         count = 0
         for position in positions:
             sample = self._sample(position, at, deadly, made.bad)
+            pulse.beat()
             if sample is None:
                 continue
             image, label = sample

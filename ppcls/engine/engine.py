@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
@@ -26,6 +26,7 @@ from ppcls.engine.callbacks import log_evaluation
 from ppcls.engine.deployed import DeployedParts
 from ppcls.deploy.answers import answers
 from ppcls.engine.parts import Parts, argument_of
+from ppcls.engine.peers import FIRST_BATCH, Peers
 from ppcls.engine.restore import restore
 from ppcls.engine.resume_point import AUTO
 from ppcls.engine.run_directory import BEST, CONFIG_COPY, LOG, directory_of
@@ -57,7 +58,8 @@ class Engine:
         self.settings = config.Global
         use_cache_dir(config.Global.cache_dir)
         self.device = select_device(config.Global.device)
-        dist.connect()
+        limit = config.Global.stall_timeout
+        dist.connect(limit and FIRST_BATCH * limit)
         # Paddle 3.3.1 chooses the device anew when processes connect.
         if paddle.get_device().partition(":")[0] != self.device.partition(":")[0]:
             raise ConfigError(
@@ -90,9 +92,10 @@ class Engine:
                     stack.enter_context(self.parts.mirror or nullcontext())
             # Inside the mirror, which copies what is written at the end.
             record = stack.enter_context(RunRecord(self.parts.output_dir, self.settings.epochs))
-            return self._train(record)
+            peers = stack.enter_context(self._peers(lambda error: record.__exit__(type(error), error, None)))
+            return self._train(record, peers)
 
-    def _train(self, record: RunRecord) -> TrainState:
+    def _train(self, record: RunRecord, peers: Peers) -> TrainState:
         settings, parts = self.settings, self.parts
         loaders = {"Train": parts.train_loader}
         if settings.eval_during_train:
@@ -103,6 +106,7 @@ class Engine:
         loss, callbacks = parts.train_loss, parts.callbacks
         # Not before all parts are built: a run that cannot start leaves what the one before it wrote alone.
         state = parts.checkpointer.start(settings.checkpoints)
+        peers.follow(state)
         if dist.is_main():
             (parts.output_dir / CONFIG_COPY).write_text(resolved_text(self.config.call), encoding="utf-8")
             record.start(state, self.device)
@@ -138,7 +142,7 @@ class Engine:
         self._start_log("eval.log")
         _ = self.parts.eval_loader  # before the model: its labels are checked
         self._require_trained("evaluated")
-        with closing(self.parts):
+        with closing(self.parts), self._peers():
             metrics = self.parts.evaluate()
         log_evaluation("[Eval]", metrics)
         if not all(map(math.isfinite, metrics.values())):
@@ -200,6 +204,9 @@ class Engine:
         start_logging(path, stream, enabled)
         for warning in self.config.warnings:
             logger.warning("%s", warning)
+
+    def _peers(self, last_words: Callable[[BaseException], None] | None = None) -> Peers:
+        return Peers(self.settings.stall_timeout, self.parts.output_dir, last_words)
 
     def _refuse_bundle(self, verb: str) -> None:
         if self.settings.bundle:

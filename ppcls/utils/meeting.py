@@ -8,6 +8,7 @@ import hashlib
 import os
 import socket
 import sys
+import time
 
 from paddle.base import core
 
@@ -15,6 +16,9 @@ from ppcls.utils.errors import PeerError
 
 _KEY = "ppcls/job"
 _ADVICE = "start again, and the launcher chooses another port, or give each job ports of its own"
+WAIT_SECONDS = 900.0
+"""How long the first process may take to start after another one: as Paddle has it, for machines that take turns."""
+POLL_SECONDS = 0.05
 _claims: list[socket.socket] = []
 
 
@@ -26,12 +30,14 @@ def meet(rank: int) -> None:
     another: Paddle takes whoever comes with the right number.
 
     Raises:
-        PeerError: another program has the port, or another job meets there.
+        PeerError: another program has the port, another job meets there, or nobody does.
     """
     endpoints = os.environ.get("PADDLE_TRAINER_ENDPOINTS", "")
     place = os.environ.get("PADDLE_MASTER") or endpoints.partition(",")[0]
     if rank == 0:
         _take(int(place.rpartition(":")[2]))
+    else:
+        _wait_for(place, rank)
     # The launcher chooses the endpoints for this job and tells them to each of its processes.
     job = hashlib.sha256(endpoints.encode()).hexdigest()
     store = core.create_or_get_global_tcp_store()  # what Paddle meets in later
@@ -39,6 +45,22 @@ def meet(rank: int) -> None:
         store.set(_KEY, job.encode())
     elif store.get(_KEY) != job.encode():
         raise PeerError(f"process {rank}: another job meets at {place}; {_ADVICE}")
+
+
+def _wait_for(place: str, rank: int) -> None:
+    """Wait until the first process listens; Paddle 3.3.1 looks every 3 seconds only, and lets no signal through."""
+    host, _, port = place.rpartition(":")
+    deadline = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            socket.create_connection((host, int(port)), WAIT_SECONDS).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise PeerError(
+                    f"process {rank}: process 0 does not answer at {place} ({error.strerror or error}); see what it says"
+                ) from error
+        time.sleep(POLL_SECONDS)
 
 
 def _take(port: int) -> None:
