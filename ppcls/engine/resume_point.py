@@ -106,4 +106,6 @@ def _advice(path: Path) -> str:
     if not path.is_dir():
         return ""
     other = newest_valid(path) or newest_valid(path.parent)
-    return f"; the newest good one is {other}" if other else "; there is no good one beside it"
+    if other:
+        return f"; the newest good one is {other}"
+    return "; there is no good one beside it: leave Global.checkpoints out, or write auto, to start from the beginning"

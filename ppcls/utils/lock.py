@@ -4,13 +4,17 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from ppcls.utils.errors import StorageError
+
+logger = logging.getLogger("ppcls")
 
 LOCK = ".lock"
 
@@ -61,13 +65,31 @@ def hold_again(directory: str | os.PathLike) -> bool:
 
 
 def _locked(directory: str | os.PathLike) -> IO[bytes]:
-    file = open(Path(directory) / LOCK, "wb")  # noqa: SIM115 (open as long as it is held)
+    file = open(Path(directory) / LOCK, "a+b", buffering=0)  # noqa: SIM115 (open as long as it is held)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        file.close()
-        raise StorageError(f"{directory}: another run is writing there; wait for it, or choose another") from None
+        with file:
+            raise StorageError(
+                f"{directory}: another run is writing there{_holder(file)}; wait for it, or choose another directory"
+            ) from None
+    except OSError as error:
+        logger.warning(
+            "%s: is on a file system without locks (%s); make sure that no other run writes there",
+            directory,
+            error.strerror or error,
+        )
+    # For people only: what counts is the lock, which ends with its process.
+    with suppress(OSError):
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
     return file
+
+
+def _holder(file: IO[bytes]) -> str:
+    file.seek(0)
+    text = file.read(200).decode("utf-8", "replace").strip()
+    return f" ({text})" if text.isprintable() and text else ""
 
 
 def _is_there(file: IO[bytes], path: Path) -> bool:
