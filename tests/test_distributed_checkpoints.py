@@ -111,6 +111,19 @@ def test_a_process_that_cannot_write_ends_all(told):
     assert "blocked/rank_1" in second[1]
 
 
+@pytest.mark.promise("F13")
+def test_a_process_that_can_write_no_more_ends_all_after_three_saves_and_none_waits(folder, told):
+    first, second = told["one can write no more"]
+    assert (first[0], second[0]) == ("PeerError", "StorageError")
+    assert first[1].startswith("process 1: disturbed/rank_1") and "cannot be written (" in first[1]
+    # Saved at the steps 2 and 4; not at 5, the end of the epoch, not at 6, not at 8.
+    assert "; 3 saves in a row have failed; the last good checkpoint is disturbed/rank_1/epoch_1_step_4" in second[1]
+    assert {path.name for path in (folder / "machine_0" / "disturbed").glob("epoch_2*")} == {
+        "epoch_2_step_6",
+        "epoch_2_step_8",
+    }
+
+
 def test_on_a_common_disk_all_read_what_the_first_wrote(folder, told):
     assert told["shared"] == [[2, 10], [2, 10]]
     shared = folder / "shared" / "parts"

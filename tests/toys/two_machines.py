@@ -15,6 +15,7 @@ from stop_at import StopAt
 
 from ppcls.config import load_config
 from ppcls.engine import Engine
+from ppcls.engine.callbacks import Callback
 from ppcls.utils.errors import PpclsError
 from ppcls.utils.logger import stop_logging
 
@@ -25,11 +26,27 @@ SETTINGS += ["DataLoader.Train.sampler.batch_size=4", "EMA={decay: 0.5}"]
 EVERYWHERE, AUTO = "Global.save_on_all_ranks=true", "Global.checkpoints=auto"
 
 
-def train(output, *overrides, until=None):
+class LosesItsPlace(Callback):
+    """At the end of the first epoch, the second process can write no more."""
+
+    def __init__(self, checkpointer):
+        self.checkpointer = checkpointer
+
+    def on_epoch_end(self, state):
+        if state.epoch == 1:
+            self.checkpointer.settle()
+            if RANK == 1:
+                shutil.rmtree(self.checkpointer.directory)
+                self.checkpointer.directory.write_text("a file")
+
+
+def train(output, *overrides, until=None, is_disturbed=False):
     """How the training ended: where, or with which error."""
     engine = Engine(load_config(sys.argv[1], [f"Global.output_dir={output}", *SETTINGS, *overrides]))
     if until:
         engine.parts.callbacks.append(StopAt(*until))
+    if is_disturbed:
+        engine.parts.callbacks.insert(0, LosesItsPlace(engine.parts.checkpointer))
     try:
         state = engine.train()
     except PpclsError as error:
@@ -75,6 +92,7 @@ if RANK == 1:
     Path("blocked").mkdir()
     Path("blocked", "rank_1").write_text("a file")
 told["one cannot write"] = train("blocked", EVERYWHERE)
+told["one can write no more"] = train("disturbed", EVERYWHERE, is_disturbed=True)
 
 # One disk, and only the first process writes.
 train(SHARED / "parts", until=(2, 4))
