@@ -1,14 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """A training that is cut off in the middle of an epoch goes on as if nothing had happened."""
 
+import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import paddle
 import pytest
 import toys
 from stop_at import StopAt
+
+from ppcls.engine.trainer import ClassificationStep
 
 # 40 images in batches of 4 are 10 batches an epoch.
 SETTINGS = ["Global.epochs=4", "Global.print_batch_step=1", "DataLoader.Train.sampler.batch_size=4"]
@@ -80,6 +85,21 @@ def test_a_run_cut_several_times_in_one_epoch_equals_one_that_was_not(train):
     parts = train("parts", *PLAIN, until=(1, 4))
     for place in ((1, 7), (1, 10), (2, 6)):
         train("parts", *PLAIN, "Global.checkpoints=auto", until=place)
+    train("parts", *PLAIN, "Global.checkpoints=auto")
+    assert_same_training(parts, whole)
+
+
+def test_what_a_model_draws_from_python_and_numpy_is_continued_too(train, monkeypatch):
+    compute = ClassificationStep.__call__
+
+    def with_noise(self, batch):
+        images, labels = batch
+        noise = np.random.normal(0, 0.1, images.shape).astype("float32") + random.gauss(0, 0.1)
+        return compute(self, (images + paddle.to_tensor(noise), labels))
+
+    monkeypatch.setattr(ClassificationStep, "__call__", with_noise)
+    whole = train("whole", *PLAIN)
+    parts = train("parts", *PLAIN, until=(2, 6))
     train("parts", *PLAIN, "Global.checkpoints=auto")
     assert_same_training(parts, whole)
 

@@ -18,7 +18,7 @@ from ppcls.engine.statistics import Kept, Statistics
 from ppcls.engine.train_step import StepOutput
 from ppcls.utils import dist
 from ppcls.utils.errors import ConfigError
-from ppcls.utils.seed import seed_device
+from ppcls.utils.seed import seed_batch
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class Gradients:
     def once(self, batch: Batch, place: BatchPlace, is_last: bool) -> StepOutput:
         """Compute a batch as `add` does, without another try."""
         images, labels = batch
-        seed_device(self.seed, place.epoch, place.batch, dist.rank())
+        seed_batch(self.seed, place.epoch, place.batch, dist.rank())
         bounds = self.pieces.bounds(len(labels))
         outputs = []
         for number, (start, end) in enumerate(bounds):
