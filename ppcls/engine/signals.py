@@ -97,6 +97,8 @@ class Signals(Callback):
             for number in numbers:
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._former[number] = signal.signal(number, handler) or signal.SIG_DFL
+                    # Where C reads, as an image from a slow disk, a signal must not be an error.
+                    signal.siginterrupt(number, False)
         return self
 
     def __exit__(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -57,7 +58,9 @@ def connect(timeout: float | None = None) -> None:
         try:
             meet(rank())
             paddle.distributed.init_parallel_env()
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
+            # ValueError: a signal, at which Paddle's reading from a socket fails; its handler raises in this line.
+            time.sleep(0)
             raise PeerError(
                 f"process {rank()} cannot reach the others: {' '.join(str(error).split())[-200:]}; between machines, "
                 "give each launcher --host with an address that the others reach, and name the network in "
