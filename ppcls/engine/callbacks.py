@@ -233,7 +233,10 @@ class VisualDLScalars(Callback):
 
     def on_train_end(self, state: TrainState) -> None:
         """Close the file: what VisualDL holds back until then would be lost."""
-        self.writer.close()
+        try:
+            self.writer.close()
+        except OSError as error:
+            logger.warning("VisualDL's file in %s cannot be written (%s)", self.writer.logdir, error.strerror)
 
 
 def log_evaluation(head: str, figures: dict[str, float]) -> None:

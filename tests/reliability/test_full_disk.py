@@ -13,6 +13,7 @@ import toys
 from paddle import nn
 from small_disk import PAGE, saved
 
+from ppcls.engine.callbacks import VisualDLScalars
 from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
 from ppcls.engine.ema import ModelEMA
 from ppcls.engine.precision import Precision
@@ -215,3 +216,13 @@ def test_a_training_whose_last_checkpoint_cannot_be_written_has_failed(disk, dis
     disk.empty()
     disturbed(output, "Global.epochs=2", "Global.checkpoints=auto")
     assert saved(output) == {"epoch_1", "epoch_2"}
+
+
+def test_curves_for_visualdl_end_on_a_full_disk_and_nothing_waits_for_them(disk):
+    pytest.importorskip("visualdl")
+    scalars = VisualDLScalars(disk.path / "vdl")
+    scalars({"event": "train", "step": 1, "loss": 0.5})
+    disk.fill()
+    for step in range(2, 500):  # VisualDL keeps 10 in memory
+        scalars({"event": "train", "step": step, "loss": 0.5})
+    scalars.on_train_end(TrainState())
