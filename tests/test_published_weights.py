@@ -105,7 +105,7 @@ def bundle(load, weights, tmp_path_factory):
     """The exported model, with ONNX where it is installed."""
     target = tmp_path_factory.mktemp("export") / "bundle"
     onnx = all(map(find_spec, ("paddle2onnx", "onnx", "onnxruntime")))
-    overrides = f"Global.save_inference_dir={target}", f"Global.export_onnx={str(onnx).lower()}"
+    overrides = f"Global.save_inference_dir={target}", f"Global.export_for=[{'onnxruntime' if onnx else 'paddle'}]"
     Engine(load("val", f"Global.pretrained_model={weights}", *overrides)).export()
     stop_logging()
     return target

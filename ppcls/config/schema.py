@@ -25,6 +25,8 @@ from ppcls.config.registry import (
 )
 
 MAX_SEED = 2**31 - 1
+Side = Annotated[int, Within(-1)]
+"""Pixels, or -1 for any number of them."""
 MAX_LOSS_SCALE = 2.0**127
 """The largest power of two that float32 holds."""
 
@@ -65,12 +67,30 @@ class GlobalSettings:
         use_visualdl: write scalars for VisualDL to ``output_dir/vdl``.
         log_ranks: the processes that log, such as ``"0,1"``.
         update_freq: batches whose gradients are averaged into one update.
+        on_non_finite: what a NaN or an infinity in a batch's loss, gradients or running statistics means: ``stop``;
+            ``skip`` leaves the update out; ``rollback`` also goes back to the newest checkpoint, and leaves the
+            update out when it comes again. Nothing keeps a trace of the batch, all processes do the same, and the
+            batch is written to ``output_dir/non_finite``.
+        max_non_finite: updates that may be left out in a run by ``skip`` or ``rollback``; one more stops it.
+        on_out_of_memory: ``halve`` computes the batch again in pieces of half as many images, whose gradients sum up
+            to those of the batch, and goes on with such pieces; or ``stop``.
+        micro_batch_size: compute at most so many images at once from the start, in each process; batch size,
+            learning rate and number of updates stay what they are.
         iter_per_epoch: batches that count as an epoch, instead of the whole training set.
-        image_shape: channels, height and width of the exported model's input.
+        image_shape: channels, height and width of the exported model's input; -1 for a height and width that are free.
         save_inference_dir: where the exported model goes.
-        export_onnx: an export also writes ``model.onnx``; the short form is ``--onnx``.
+        export_for: what an export is made for, beside Paddle Inference: ``onnxruntime`` also writes ``model.onnx``,
+            ``int8`` that and ``model_int8.onnx``, in whole numbers whose ranges come from images of
+            ``DataLoader.Train``; the short forms are ``--onnx`` and ``--int8``.
+        allow_int8_loss: publish even if int8 answers more than half a point of the images of ``DataLoader.Eval`` less
+            rightly than float32; the short form is ``--allow-int8-loss``.
+        fold_preprocess: the exported graph normalizes by itself and takes bytes, uint8 [N, H, W, 3]; the short form
+            is ``--fold-preprocess``.
+        allow_mismatch: engines that may differ from the trained model; the export marks them as unfit instead of
+            refusing.
         bundle: the directory of an exported model; evaluation and inference ask it instead of trained weights.
-        runtime: what runs the exported model; ``int8`` is ONNX Runtime on the graph in whole numbers.
+        runtime: what runs the exported model; ``auto`` is what was fastest at the export, ``int8`` is ONNX Runtime on
+            the graph in whole numbers.
         print_mem_info: show the memory in use in each log line.
         train_mode: how loss and output come from a batch; null is plain classification.
         eval_mode: how a model is evaluated.
@@ -102,12 +122,19 @@ class GlobalSettings:
     use_visualdl: bool = False
     log_ranks: str | int = "0"
     update_freq: Count = 1
+    on_non_finite: Literal["stop", "skip", "rollback"] = "stop"
+    max_non_finite: Annotated[int, Within(0)] = 10
+    on_out_of_memory: Literal["halve", "stop"] = "halve"
+    micro_batch_size: Count | None = None
     iter_per_epoch: Count | None = None
-    image_shape: tuple[Count, Count, Count] = (3, 224, 224)
+    image_shape: tuple[Count, Side, Side] = (3, 224, 224)
     save_inference_dir: str = "./inference"
-    export_onnx: bool = False
+    export_for: list[Literal["paddle", "onnxruntime", "int8"]] | None = None
+    allow_int8_loss: bool = False
+    fold_preprocess: bool = False
+    allow_mismatch: list[Literal["paddle", "paddle_onednn", "onnxruntime"]] | None = None
     bundle: str | None = None
-    runtime: Literal["paddle", "paddle_onednn", "onnxruntime", "int8"] = "paddle"
+    runtime: Literal["auto", "paddle", "paddle_onednn", "onnxruntime", "int8"] = "auto"
     print_mem_info: bool = False
     train_mode: Literal[None] = None
     eval_mode: Literal["classification"] = "classification"
@@ -126,7 +153,11 @@ class GlobalSettings:
             raise ValueError(
                 "bundle (an exported model) and pretrained_model (weights) exclude each other; make one of them null"
             )
-        if self.runtime != "paddle" and not self.bundle:
+        if (self.image_shape[1] < 0) != (self.image_shape[2] < 0) or 0 in self.image_shape:
+            raise ValueError(
+                f"image_shape must have a height and a width, or -1 for both; got {list(self.image_shape)}"
+            )
+        if self.runtime != "auto" and not self.bundle:
             raise ValueError(f"runtime {self.runtime} runs an exported model, and bundle does not name one")
 
 

@@ -57,22 +57,25 @@ def _listed(place: str, line: str) -> str:
     return whole if os.path.exists(whole) or len(line.split()) == 1 else os.path.join(place, line.rsplit(None, 1)[0])
 
 
-def load_image(path: str, transforms: Sequence[Any]) -> np.ndarray:
-    """One image file through the transforms, as the model wants it: float32 [C, H, W].
+def load_image(path: str, transforms: Sequence[Any], dtype: str = "float32") -> np.ndarray:
+    """One image file through the transforms, as the model wants it: float32 [C, H, W], or uint8 [H, W, 3].
 
     Raises:
         DataError: it cannot be read, or does not suit the transforms; names it.
     """
-    return transform_image(functional.read_file(path), transforms, path)
+    return transform_image(functional.read_file(path), transforms, path, dtype)
 
 
-def transform_image(image: bytes | np.ndarray, transforms: Sequence[Any], name: str) -> np.ndarray:
-    """One image through the transforms, as the model wants it: float32 [C, H, W].
+def transform_image(
+    image: bytes | np.ndarray, transforms: Sequence[Any], name: str, dtype: str = "float32"
+) -> np.ndarray:
+    """One image through the transforms, as the model wants it: float32 [C, H, W], or uint8 [H, W, 3].
 
     Args:
         image: a file's bytes, or uint8 [H, W, 3] in the order R, G, B.
         transforms: the operations; one that decodes may be left out.
         name: what messages call the image.
+        dtype: what the transforms have to end in; uint8 where the model normalizes by itself.
 
     Raises:
         DataError: it does not suit the transforms.
@@ -85,6 +88,6 @@ def transform_image(image: bytes | np.ndarray, transforms: Sequence[Any], name: 
     except (DataError, ValueError) as error:
         reason = str(error).removeprefix("image: ")
         raise DataError(reason if reason.startswith(name) else f"{name}: {reason}") from error
-    if image.ndim != 3 or image.dtype != np.float32:
-        raise DataError(f"{name}: the transforms end in {image.dtype} {list(image.shape)}, not in float32 [C, H, W]")
+    if image.ndim != 3 or image.dtype != dtype:
+        raise DataError(f"{name}: the transforms end in {image.dtype} {list(image.shape)}, not in {dtype} [C, H, W]")
     return image

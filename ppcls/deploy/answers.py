@@ -18,6 +18,7 @@ def answers(
     transforms: Sequence[Any],
     postprocess: Callable[[np.ndarray, list[str]], list[dict[str, Any]]],
     batch_size: int,
+    dtype: str = "float32",
 ) -> Iterator[dict[str, Any]]:
     """One result per path, in the order of the paths; an image that cannot be read gives its ``error`` instead.
 
@@ -27,6 +28,7 @@ def answers(
         transforms: from the file's bytes to the model's input.
         postprocess: from logits and file names to results.
         batch_size: images answered at once.
+        dtype: what the transforms end in.
 
     Raises:
         NumericsError: the model gives an answer that is not finite.
@@ -37,7 +39,7 @@ def answers(
         results: dict[int, dict[str, Any]] = {}
         for index, path in enumerate(chunk):
             try:
-                loaded[index] = load_image(path, transforms)
+                loaded[index] = load_image(path, transforms, dtype)
             except DataError as error:
                 results[index] = {"file_name": path, "error": str(error)}
         for indices in _of_one_shape(loaded):

@@ -6,10 +6,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import numpy as np
 import yaml
 
 import ppcls.data.postprocess
@@ -18,10 +21,12 @@ from ppcls.config.node import Node, load_tree
 from ppcls.config.registry import POSTPROCESSES, TRANSFORMS, Call, Count
 from ppcls.config.signature import Problems, parse
 from ppcls.config.trial import try_parts
-from ppcls.utils.errors import ConfigError, StorageError
+from ppcls.utils.errors import ConfigError, ParityError, StorageError
 from ppcls.utils.storage import verify
 
 KIND = "deployed model"
+FORMAT = 1
+"""Of the files in a bundle; counted up when an older ppcls could not read them any more."""
 DESCRIPTION = "inference.yml"
 GRAPH = "inference.json"
 PARAMETERS = "inference.pdiparams"
@@ -34,6 +39,8 @@ FILES_OF = {
     "int8": (INT8_GRAPH,),
 }
 """What each ``Global.runtime`` runs."""
+AUTO = "auto"
+MODULES = {"paddle": "paddle", "paddle_onednn": "paddle", "onnxruntime": "onnxruntime", "int8": "onnxruntime"}
 LABELS = "label_list"
 LABEL_ARGUMENTS = ("class_id_map_file", "delimiter")
 """Arguments of a postprocessing that lead to its labels; a bundle has the labels themselves."""
@@ -45,19 +52,33 @@ class GraphSettings:
 
     Args:
         model_name: the architecture.
-        image_shape: channels, height and width of an input image.
+        image_shape: channels, height and width of an input image; -1 for a height and width that are free.
         class_num: how many numbers it gives for each image.
         softmax: it gives probabilities; otherwise logits.
         class_names: the classes as the training set calls them, by number; evaluation numbers folders by them.
         imports: the modules that define transforms and postprocessing which are not part of ppcls.
+        dtype: of an input image: ``float32`` [C, H, W] as the preprocessing makes it, or ``uint8`` [H, W, C], which
+            the graph itself normalizes.
     """
 
     model_name: str
-    image_shape: tuple[Count, Count, Count]
+    image_shape: tuple[int, int, int]
     class_num: Count
     softmax: bool
     class_names: list[str] | None = None
     imports: list[str] | None = None
+    dtype: Literal["float32", "uint8"] = "float32"
+
+    @property
+    def is_size_free(self) -> bool:
+        """Whether it takes images of any height and width."""
+        return min(self.image_shape) < 0
+
+    def takes(self, image: np.ndarray) -> bool:
+        """Whether an image has the shape and the type of its input."""
+        channels, height, width = image.shape if self.dtype == "float32" else (image.shape[2], *image.shape[:2])
+        wanted = zip(self.image_shape, (channels, height, width))
+        return image.dtype == self.dtype and all(each in (-1, size) for each, size in wanted)
 
 
 @dataclass(frozen=True)
@@ -90,6 +111,9 @@ class Bundle:
         transforms: the preprocessing.
         postprocess: the postprocessing, without the labels.
         labels: the name of each class, or None.
+        files: what its manifest lists.
+        about: what its manifest says besides: versions, figures of the proof, the engines from the fastest on, and
+            those that are unfit; empty of a bundle that is not published yet.
     """
 
     directory: Path
@@ -97,6 +121,34 @@ class Bundle:
     transforms: tuple[Call, ...]
     postprocess: Call
     labels: tuple[str, ...] | None
+    files: frozenset[str] = frozenset()
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def runtime(self, wanted: str) -> str:
+        """The engine to use: the one that is wanted, or with ``auto`` the fastest at the export that is installed.
+
+        Raises:
+            ConfigError: there is no such engine, or no graph for it.
+            ParityError: the export has found that it does not answer as the trained model does.
+        """
+        if wanted == AUTO:
+            there = [name for name in self.about.get("fastest", []) if name in FILES_OF and find_spec(MODULES[name])]
+            return there[0] if there else "paddle"
+        if wanted not in FILES_OF:
+            raise ConfigError(f"Global.runtime: expected {AUTO} or one of {', '.join(FILES_OF)}; got {wanted}")
+        lacking = next((name for name in FILES_OF[wanted] if name not in self.files), None)
+        if lacking:
+            option = "--int8" if wanted == "int8" else "--onnx"
+            raise ConfigError(
+                f"Global.runtime: {wanted}, but {self.directory} holds no {lacking}; "
+                f"export it with {option}, or write Global.runtime=paddle"
+            )
+        if wanted in self.about.get("unfit", []):
+            raise ParityError(
+                f"Global.runtime: {wanted} does not answer as the trained model does, as the export of "
+                f"{self.directory} found; use another, such as {AUTO}"
+            )
+        return wanted
 
     def build_transforms(self) -> list[Any]:
         """The operations from an image file's bytes to the model's input."""
@@ -110,16 +162,15 @@ class Bundle:
         return postprocess
 
 
-def load_bundle(directory: str | os.PathLike, runtime: str = "paddle") -> Bundle:
+def load_bundle(directory: str | os.PathLike) -> Bundle:
     """Verify a published bundle and read its description; nothing is imported that is not imported already.
 
     Args:
         directory: what the export wrote.
-        runtime: what will run it; its files have to be there.
 
     Raises:
-        StorageError: a file is missing, cut off or altered, or it is no deployed model.
-        ConfigError: ``inference.yml`` cannot be obeyed, or there is no graph for the runtime.
+        StorageError: a file is missing, cut off or altered, or it is no deployed model, or one of a newer ppcls.
+        ConfigError: ``inference.yml`` cannot be obeyed.
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -127,19 +178,18 @@ def load_bundle(directory: str | os.PathLike, runtime: str = "paddle") -> Bundle
     manifest = verify(directory)
     if manifest.get("kind") != KIND:
         raise StorageError(f"{directory}: is a {manifest.get('kind')}, not a {KIND}; export it first")
-    lacking = next((name for name in FILES_OF[runtime] if name not in manifest["files"]), None)
-    if lacking and runtime in ("onnxruntime", "int8"):
-        option = "--onnx" if runtime == "onnxruntime" else "--int8"
-        raise ConfigError(
-            f"Global.runtime: {runtime}, but {directory} holds no {lacking}; "
-            f"export it with {option}, or write Global.runtime=paddle"
+    about = manifest["about"]
+    if about.get("format", FORMAT) != FORMAT:
+        raise StorageError(
+            f"{directory}: its format is {about['format']}, and this ppcls reads {FORMAT}; use the ppcls that wrote it "
+            f"({about.get('versions', {}).get('ppcls', 'which is not known')}), or export the model again"
         )
     if link := next((path for path in directory.iterdir() if path.is_symlink()), None):
         raise StorageError(f"{link}: is a link, and a deployed model has none; export the model again")
     missing = [name for name in (GRAPH, PARAMETERS, DESCRIPTION) if name not in manifest["files"]]
     if missing:
         raise StorageError(f"{directory}: its manifest does not list {missing[0]}; export the model again")
-    return read_bundle(directory)
+    return replace(read_bundle(directory), files=frozenset(manifest["files"]), about=about)
 
 
 def read_bundle(directory: str | os.PathLike, import_modules: bool = False) -> Bundle:
@@ -156,7 +206,7 @@ def read_bundle(directory: str | os.PathLike, import_modules: bool = False) -> B
     directory = Path(directory)
     tree = load_tree(directory / DESCRIPTION)
     problems = Problems()
-    tree.value.pop("Parity", None)  # figures for people
+    tree.value.pop("Parity", None)  # figures for people, which ppcls wrote there before they were in the manifest
     labels = _pop_labels(tree, problems)
     _import_modules(tree, import_modules, problems)
     call = None if problems.errors else parse(tree, "", Description, problems)

@@ -7,11 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from ppcls.deploy.answers import answers
-from ppcls.deploy.bundle import load_bundle
-from ppcls.deploy.runtime import Predictor, logits_of_outputs
+from ppcls.deploy.bundle import AUTO, load_bundle
+from ppcls.deploy.graph import DeployedGraph
 
 
 class Classifier:
@@ -19,7 +17,8 @@ class Classifier:
 
     Args:
         directory: the bundle, verified before anything in it is used.
-        runtime: the engine: ``paddle``, ``paddle_onednn``, ``onnxruntime`` or ``int8``.
+        runtime: the engine: ``paddle``, ``paddle_onednn``, ``onnxruntime`` or ``int8``; ``auto`` is the one that was
+            fastest at the export, as far as it is installed.
         device: where the engine runs: ``cpu``, ``gpu``, ``gpu:1``, ...
         threads: of the CPU; by default one for each core that this process may use.
 
@@ -33,17 +32,13 @@ class Classifier:
     """
 
     def __init__(
-        self, directory: str | os.PathLike, runtime: str = "paddle", device: str = "cpu", threads: int | None = None
+        self, directory: str | os.PathLike, runtime: str = AUTO, device: str = "cpu", threads: int | None = None
     ) -> None:
-        self.bundle = load_bundle(directory, runtime)
+        self.bundle = load_bundle(directory)
         self.transforms = self.bundle.build_transforms()
         self.postprocess = self.bundle.build_postprocess()
-        self.predictor = Predictor(directory, runtime, device, threads)
-        self.description = self.predictor.description
-
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """The logits [N, class_num] of preprocessed images."""
-        return logits_of_outputs(self.predictor(images), self.bundle.graph.softmax)
+        self.graph = DeployedGraph(self.bundle, runtime, device, threads)
+        self.description = self.graph.description
 
     def __call__(self, paths: Sequence[str], batch_size: int = 1) -> Iterator[dict[str, Any]]:
         """One result for each path, in order; an image that cannot be read gives its ``error``.
@@ -51,4 +46,4 @@ class Classifier:
         Raises:
             NumericsError: an answer is not finite.
         """
-        return answers(self.logits, paths, self.transforms, self.postprocess, batch_size)
+        return answers(self.graph, paths, self.transforms, self.postprocess, batch_size, self.bundle.graph.dtype)

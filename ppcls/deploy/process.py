@@ -32,4 +32,6 @@ def failure_of_module(module: str, *arguments: str | os.PathLike) -> str | None:
         return None
     lines = [line.strip() for line in COLOURS.sub("", finished.stdout + finished.stderr).splitlines() if line.strip()]
     telling = [line for line in lines if REASON.search(line)]
-    return (telling or lines or [f"exit code {finished.returncode}"])[-1]
+    # paddle2onnx names the operator first, and then says only that there was one.
+    named = [line for line in telling if "[OP:" in line]
+    return (named or telling or lines or [f"exit code {finished.returncode}"])[-1]

@@ -30,7 +30,7 @@ def require_onnx() -> None:
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:
         raise ConfigError(
-            f'Global.export_onnx: {" and ".join(missing)} not installed; pip install "ppcls[onnx]" '
+            f'Global.export_for: {" and ".join(missing)} not installed; pip install "ppcls[onnx]" '
             "(paddle2onnx has wheels up to Python 3.12)"
         )
 

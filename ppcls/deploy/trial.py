@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run an exported model in a process of its own: ``python -m ppcls.deploy.trial DIRECTORY REQUEST.npz ANSWERS.npz``.
+"""Ask an exported model in a process of its own: ``python -m ppcls.deploy.trial DIRECTORY REQUEST ANSWERS RUNTIME...``.
 
 Nothing of the training side is used: graphs, weights and preprocessing come from the directory.
 """
@@ -7,37 +7,51 @@ Nothing of the training side is used: graphs, weights and preprocessing come fro
 from __future__ import annotations
 
 import sys
-from pathlib import Path
+import time
 
 import numpy as np
 
 from ppcls.data.images import transform_image
-from ppcls.deploy.bundle import ONNX_GRAPH, read_bundle
+from ppcls.deploy.bundle import read_bundle
+from ppcls.deploy.cases import cases
 from ppcls.deploy.runtime import Predictor
 
+NUM_TIMED = 9
+MAX_SECONDS = 3.0
 
-def main(directory: str, request: str, answers: str) -> None:
-    """Store the outputs of every engine for the images of ``request``, by the engine's name.
 
-    Each image is a file's bytes (uint8 [N]), decoded (uint8 [H, W, 3]) or the model's input (float32 [1, C, H, W]).
-    All images go in one batch, with the first a second time, then the first alone: N + 2 rows.
+def main(directory: str, request: str, answers: str, *runtimes: str) -> None:
+    """Store what every engine answers to each case of the images of ``request``, and how long it takes for one.
+
+    Each image is a file's bytes (uint8 [N]), decoded (uint8 [H, W, 3]) or the graph's input (float32 [C, H, W]).
     """
-    transforms = read_bundle(directory, import_modules=True).build_transforms()
+    bundle = read_bundle(directory, import_modules=True)
+    transforms = bundle.build_transforms()
     stored = np.load(request, allow_pickle=False)
-    images = [_input(stored[name], transforms, name) for name in stored.files]
-    batches = [np.concatenate([*images, images[0]]), images[0]]
-    outputs = {}
-    for runtime in ("paddle", "onnxruntime") if (Path(directory) / ONNX_GRAPH).exists() else ("paddle",):
+    images = [_input(stored[name], transforms, name, bundle.graph.dtype) for name in stored.files]
+    asked = cases(images, bundle.graph.is_size_free)
+    given: dict[str, np.ndarray] = {}
+    for runtime in runtimes:
         predictor = Predictor(directory, runtime)
-        outputs[runtime] = np.concatenate([predictor(batch) for batch in batches])
-        outputs[f"{runtime}.description"] = np.array(predictor.description)
-    np.savez(answers, **outputs)
+        given.update({f"{runtime}|{case}": predictor(batch) for case, batch in asked.items()})
+        given[f"description:{runtime}"] = np.array(predictor.description)
+        given[f"latency:{runtime}"] = np.array(_milliseconds(predictor, images[0][None]))
+    np.savez(answers, **given)
 
 
-def _input(image: np.ndarray, transforms: list, name: str) -> np.ndarray:
+def _input(image: np.ndarray, transforms: list, name: str, dtype: str) -> np.ndarray:
     if image.dtype != np.uint8:
         return image
-    return transform_image(image.tobytes() if image.ndim == 1 else image, transforms, name)[None]
+    return transform_image(image.tobytes() if image.ndim == 1 else image, transforms, name, dtype)
+
+
+def _milliseconds(predictor: Predictor, image: np.ndarray) -> float:
+    taken: list[float] = []
+    while len(taken) < NUM_TIMED and sum(taken) < MAX_SECONDS:
+        started = time.perf_counter()
+        predictor(image)
+        taken.append(time.perf_counter() - started)
+    return 1000 * float(np.median(taken))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 
@@ -16,10 +17,11 @@ from ppcls.config.schema import DatasetSettings
 from ppcls.data.loader import Loader
 from ppcls.data.transforms.tensor import ToCHWImage
 from ppcls.data.transforms.transform import Transform
+from ppcls.deploy.answers import answers
 from ppcls.deploy.bundle import LABEL_ARGUMENTS, Bundle, load_bundle
-from ppcls.deploy.runtime import Predictor, logits_of_outputs
+from ppcls.deploy.graph import DeployedGraph
 from ppcls.engine.parts import Parts
-from ppcls.utils.errors import ConfigError, DataError, StorageError
+from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.logger import logger
 
 
@@ -33,29 +35,14 @@ class DeployedModel(nn.Layer):
 
     def __init__(self, bundle: Bundle, runtime: str) -> None:
         super().__init__()
-        self.bundle = bundle
-        self.predictor = Predictor(bundle.directory, runtime)
+        self.graph = DeployedGraph(bundle, runtime)
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
-        """Logits; of a graph that ends in softmax the logarithm of its probabilities, which have the same softmax.
-
-        Raises:
-            DataError: the images are of another shape than the graph's.
-            StorageError: the graph answers with another number of classes than the bundle says.
-        """
-        graph = self.bundle.graph
-        if list(images.shape[1:]) != list(graph.image_shape):
-            raise DataError(
-                f"{self.bundle.directory}: takes images of {list(graph.image_shape)}, and its preprocessing makes "
-                f"{list(images.shape[1:])} of these"
-            )
-        outputs = self.predictor(images.numpy())
-        if outputs.shape != (len(images), graph.class_num):
-            raise StorageError(
-                f"{self.bundle.directory}: answers {list(outputs.shape)} to {len(images)} images, not "
-                f"{graph.class_num} numbers for each; export it again"
-            )
-        return paddle.to_tensor(logits_of_outputs(outputs, graph.softmax))
+        """Logits; raises as `DeployedGraph` does."""
+        batch = images.numpy()
+        if self.graph.bundle.graph.dtype == "uint8":  # [N, H, W, C]; a data set moves the axes, whatever the type
+            batch = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+        return paddle.to_tensor(self.graph(batch))
 
 
 class DeployedParts(Parts):
@@ -73,16 +60,16 @@ class DeployedParts(Parts):
         if not paddle.get_device().startswith("cpu"):
             logger.warning("Global.device is %s, but an exported model runs on the CPU", paddle.get_device())
         try:
-            bundle = load_bundle(self.settings.bundle, self.settings.runtime)
+            bundle = load_bundle(self.settings.bundle)
         except StorageError as error:
             raise StorageError(f"Global.bundle: {error}") from error
         return bundle
 
     @functools.cached_property
-    def model(self) -> nn.Layer:
+    def model(self) -> DeployedModel:
         """The exported model."""
         model = DeployedModel(self.bundle, self.settings.runtime)
-        engine = model.predictor.description
+        engine = model.graph.description
         logger.info("bundle   %s, %s in %s", self.bundle.directory, self.bundle.graph.model_name, engine)
         return model
 
@@ -136,6 +123,11 @@ class DeployedParts(Parts):
         if self.config.AMP is not None and self.config.AMP.use_amp:
             logger.warning("AMP has no effect on an exported model, which computes in float32")
         return EVALUATORS[self.settings.eval_mode](self.model, self.eval_loader, self.eval_loss, self.eval_metric, None)
+
+    def answers(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """What the bundle makes of images."""
+        graph = self.model.graph
+        return answers(graph, paths, self.transforms, self.postprocess, self.infer.batch_size, self.bundle.graph.dtype)
 
     def _warn_of_difference(self, key: str, own: Sequence[Call], used: Sequence[Call]) -> None:
         ours, theirs = _described(own), _described(used)

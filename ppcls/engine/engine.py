@@ -7,24 +7,22 @@ import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
 import paddle
 
-from ppcls.arch.output import logits_of
 from ppcls.config import RunConfig
 from ppcls.config.registry import TRAIN_STEPS
 from ppcls.config.resolved import resolved_text
 from ppcls.data.images import find_images
 from ppcls.deploy.bundle import KIND
-from ppcls.deploy.export import export_model
+from ppcls.deploy.export import Wanted, export_model
 from ppcls.deploy.to_onnx import require_onnx
-from ppcls.engine import report
+from ppcls.engine import quantized, report
 from ppcls.engine.callbacks import log_evaluation
 from ppcls.engine.deployed import DeployedParts
-from ppcls.deploy.answers import answers
 from ppcls.engine.parts import Parts, argument_of
 from ppcls.engine.peers import FIRST_BATCH, Peers
 from ppcls.engine.restore import restore
@@ -32,6 +30,7 @@ from ppcls.engine.resume_point import AUTO
 from ppcls.engine.run_directory import BEST, CONFIG_COPY, LOG, directory_of
 from ppcls.engine.run_record import RunRecord
 from ppcls.engine.sample_images import sample_images
+from ppcls.engine.signals import take_from_paddle
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.utils import dist
 from ppcls.utils.device import select_device
@@ -54,6 +53,7 @@ class Engine:
     """
 
     def __init__(self, config: RunConfig) -> None:
+        take_from_paddle()
         self.config = config
         self.settings = config.Global
         use_cache_dir(config.Global.cache_dir)
@@ -75,9 +75,11 @@ class Engine:
 
         Raises:
             PpclsError: whatever stands in the way, each kind with its exit code.
+            Stopped: a signal has ended it, and it is saved.
         """
         self._refuse_bundle("trained")
         with ExitStack() as stack:
+            stack.enter_context(self.parts.signals)
             stack.callback(self.parts.close)
             with dist.together():
                 ensure_writable(self.parts.output_dir)
@@ -97,6 +99,8 @@ class Engine:
 
     def _train(self, record: RunRecord, peers: Peers) -> TrainState:
         settings, parts = self.settings, self.parts
+        # Before any image is read: the device may not have the small type, the losses may not go with pieces.
+        _ = parts.precision, parts.pieces
         loaders = {"Train": parts.train_loader}
         if settings.eval_during_train:
             loaders["Eval"], _ = parts.eval_loader, parts.eval_loss
@@ -127,7 +131,14 @@ class Engine:
                 callbacks,
                 settings.seed,
                 parts.agreement,
+                parts.non_finite,
+                parts.pieces,
+                parts.signals.until_stop,
             ).fit(state)
+        if parts.signals.is_stopping and state.epochs_done < settings.epochs:
+            dist.gathered(None)  # all end together
+            report.log_stop(parts, state, parts.signals.stopped())
+            raise parts.signals.stopped()
         report.log_end(parts, state)
         return state
 
@@ -140,6 +151,8 @@ class Engine:
             StorageError: the weights are not all there.
         """
         self._start_log("eval.log")
+        if not self.settings.bundle:
+            _ = self.parts.eval_precision  # before any image is read
         _ = self.parts.eval_loader  # before the model: its labels are checked
         self._require_trained("evaluated")
         with closing(self.parts), self._peers():
@@ -152,17 +165,10 @@ class Engine:
     def infer(self) -> Iterator[dict[str, Any]]:
         """Answer ``Infer.infer_imgs``: one result for each image, in order, ``error`` in those that cannot be read."""
         self._start_log(stream=sys.stderr)
-        parts, infer = self.parts, self.parts.infer
+        infer = self.parts.infer
         paths = find_images(infer.infer_imgs, infer.infer_list)
         self._require_trained("asked")
-        model = parts.model
-        model.eval()
-
-        @paddle.no_grad()
-        def logits_of_images(images: np.ndarray) -> np.ndarray:
-            return logits_of(model(paddle.to_tensor(images))).astype("float32").numpy()
-
-        return answers(logits_of_images, paths, parts.transforms, parts.postprocess, infer.batch_size)
+        return self.parts.answers(paths)
 
     def export(self) -> Path:
         """Write the model for deployment to ``Global.save_inference_dir``; gives that directory.
@@ -174,8 +180,12 @@ class Engine:
         """
         self._start_log()
         self._refuse_bundle("exported")
-        if self.settings.export_onnx:
+        export_for = self.settings.export_for or ()
+        onnx, int8 = "onnxruntime" in export_for or "int8" in export_for, "int8" in export_for
+        if onnx:
             require_onnx()
+        if int8:
+            quantized.require(self.config)
         # On a GPU Paddle traces linear layers to an operator that ONNX has no word for, and rounds otherwise (TF32).
         select_device("cpu")
         transforms = self.parts.transforms
@@ -188,12 +198,17 @@ class Engine:
         parity = export_model(
             self.parts.model,
             directory,
-            self.settings.image_shape,
-            self.config.Arch.infer_add_softmax,
+            Wanted(
+                self.settings.image_shape,
+                self.config.Arch.infer_add_softmax,
+                onnx,
+                self.settings.fold_preprocess,
+                self.settings.allow_mismatch or (),
+            ),
             transforms,
             report.deployment(self.parts),
             sample_images(self.config),
-            self.settings.export_onnx,
+            partial(quantized.add_int8, self.config) if int8 else None,
         )
         report.log_export(directory, parity)
         return directory

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import paddle
 from paddle import nn
 
 from ppcls import __version__
+from ppcls.arch.output import logits_of
 from ppcls.arch.pretrained import LoadReport, load_weights, read_weights
 from ppcls.config import RunConfig
 from ppcls.config.annotation import parameters_of
@@ -18,6 +21,7 @@ from ppcls.config.registry import EVALUATORS, Call
 from ppcls.config.schema import InferSettings, LoaderSettings, OptimizerSettings
 from ppcls.data.loader import Loader
 from ppcls.data.pipeline import require_order
+from ppcls.deploy.answers import answers
 from ppcls.engine.agreement import Agreement
 from ppcls.engine.blame import blamed_on
 from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, SaveCheckpoint, VisualDLScalars
@@ -27,10 +31,13 @@ from ppcls.engine.ema import ModelEMA
 from ppcls.engine.loaders import build_loader
 from ppcls.engine.loss_scale import LossScaler
 from ppcls.engine.mirror import Mirror
+from ppcls.engine.pieces import Pieces
 from ppcls.engine.precision import Precision
 from ppcls.engine.progress import Progress
 from ppcls.engine.run_directory import JSON_LINES, stored_class_names
-from ppcls.loss import CombinedLoss, build_loss
+from ppcls.engine.signals import Signals, Watched
+from ppcls.engine.trainer import NonFinite
+from ppcls.loss import CombinedLoss, build_loss, is_mean
 from ppcls.metric import CombinedMetric
 from ppcls.optimizer import Schedule, build_optimizer, build_schedule
 from ppcls.utils import dist
@@ -197,6 +204,33 @@ class Parts:
         )
         return Precision(amp.level, amp.dtype, amp.use_promote, scaler)
 
+    @property
+    def eval_precision(self) -> Precision | None:
+        """Number formats of the evaluation; None is float32."""
+        amp = self.config.AMP
+        # PaddleClas: with O2 the weights themselves are small, so evaluation runs in the small type too.
+        is_small = amp is not None and amp.use_amp and (amp.use_fp16_test or (amp.level == "O2" and not self.config.EMA))
+        return self.precision if is_small else None
+
+    @functools.cached_property
+    def non_finite(self) -> NonFinite:
+        """What to do about an update that is not finite."""
+        settings = self.settings
+        return NonFinite(
+            settings.on_non_finite,
+            settings.max_non_finite,
+            lambda: self.checkpointer.roll_back(settings.checkpoints),
+            self.output_dir,
+            self.train_loader.samples_of,
+        )
+
+    @functools.cached_property
+    def pieces(self) -> Pieces:
+        """How many images are computed at once."""
+        settings = self.settings
+        whole = [type(loss).__name__ for loss in self.train_loss.losses if not is_mean(loss)]
+        return Pieces(settings.micro_batch_size, settings.on_out_of_memory, whole)
+
     @functools.cached_property
     def ema(self) -> ModelEMA | None:
         """The moving average of the weights, if the file asks for one."""
@@ -259,7 +293,7 @@ class Parts:
             metric = self.eval_metric
             callbacks.append(
                 Evaluation(
-                    self.evaluate,
+                    lambda: self._evaluate(Watched(self.eval_loader, self.signals)),
                     self.checkpointer.save_best,
                     metric.main if metric else None,
                     metric.higher_is_better if metric else True,
@@ -267,9 +301,12 @@ class Parts:
                     settings.start_eval_epoch,
                     settings.epochs,
                     records,
+                    self.batches_per_epoch,
                 )
             )
-        callbacks.append(SaveCheckpoint(self.checkpointer, progress, settings.save_step_interval, self.agreement))
+        save_step_interval = settings.save_step_interval
+        callbacks.append(SaveCheckpoint(self.checkpointer, progress, save_step_interval, self.agreement, self.signals))
+        callbacks.append(self.signals)
         for record in records:
             if isinstance(record, Callback):
                 callbacks.append(record)
@@ -281,6 +318,11 @@ class Parts:
     def agreement(self) -> Agreement:
         """What the processes settle before every update."""
         return Agreement()
+
+    @functools.cached_property
+    def signals(self) -> Signals:
+        """What the system asks of a training."""
+        return Signals(self.agreement, self.settings.update_freq)
 
     @functools.cached_property
     def mirror(self) -> Mirror | None:
@@ -297,13 +339,23 @@ class Parts:
 
     def evaluate(self) -> dict[str, float]:
         """The figures of the present weights (the averaged ones, with EMA) on ``DataLoader.Eval``."""
+        return self._evaluate(self.eval_loader)
+
+    def _evaluate(self, loader: Loader | Watched) -> dict[str, float]:
         model = self.ema.model if self.ema else self.model
-        amp = self.config.AMP
-        # PaddleClas: with O2 the weights themselves are small, so evaluation runs in the small type too.
-        is_small = amp is not None and amp.use_amp and (amp.use_fp16_test or (amp.level == "O2" and not self.ema))
         evaluate = EVALUATORS[self.settings.eval_mode]
-        precision = self.precision if is_small else None
-        return evaluate(model, self.eval_loader, self.eval_loss, self.eval_metric, precision)
+        return evaluate(model, loader, self.eval_loss, self.eval_metric, self.eval_precision)
+
+    def answers(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
+        """What ``Infer`` makes of images: one result for each, in order, ``error`` in those that cannot be read."""
+        model = self.model
+        model.eval()
+
+        @paddle.no_grad()
+        def logits_of_images(images: np.ndarray) -> np.ndarray:
+            return logits_of(model(paddle.to_tensor(images))).astype("float32").numpy()
+
+        return answers(logits_of_images, paths, self.transforms, self.postprocess, self.infer.batch_size)
 
     def close(self) -> None:
         """End the processes that read images."""

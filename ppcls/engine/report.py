@@ -16,16 +16,21 @@ from ppcls.engine.parts import Parts
 from ppcls.engine.run_directory import BEST, CONFIG_COPY, checkpoints_in
 from ppcls.engine.trainer import TrainState
 from ppcls.utils import dist
+from ppcls.utils.errors import Stopped
 from ppcls.utils.flops import count_macs
 from ppcls.utils.logger import logger
+
+USUAL_SIDE = 224
+"""Pixels, where the size of images is free."""
 
 
 def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
     """The run in a few lines: model, data, device, steps, output."""
     settings, model = parts.settings, parts.model
     num_parameters = sum(parameter.size for parameter in model.parameters())
-    macs = count_macs(model, settings.image_shape)
-    shape = "x".join(map(str, settings.image_shape))
+    image_shape = [USUAL_SIDE if side < 0 else side for side in settings.image_shape]
+    macs = count_macs(model, image_shape)
+    shape = "x".join(map(str, image_shape))
     name = parts.config.Arch.model.name
     logger.info("model    %s, %s parameters, %.3f GMACs for a %s image", name, f"{num_parameters:,}", macs / 1e9, shape)
     for split, loader in loaders.items():
@@ -75,6 +80,19 @@ def log_end(parts: Parts, state: TrainState) -> None:
         logger.info("         %s", shlex.join(["python", _tool("infer"), *arguments]))
 
 
+def log_stop(parts: Parts, state: TrainState, error: Stopped) -> None:
+    """Where a run that a signal has ended is saved, and how it goes on."""
+    newest = checkpoints_in(parts.output_dir)
+    if not newest:
+        logger.warning("%s before the first update: there is nothing to save", error)
+        return
+    where = f"in epoch {state.epoch}" if state.batch else f"after epoch {state.epoch}"
+    logger.warning(
+        "%s %s, step %d; saved in %s; to go on, give the same command with -o Global.checkpoints=auto",
+        *(error, where, state.step, newest[0]),
+    )
+
+
 def _tool(name: str) -> str:
     """The path of another tool, beside the one that runs."""
     running = Path(sys.argv[0])
@@ -87,12 +105,13 @@ def _counted(number: int, one: str, many: str | None = None) -> str:
 
 def log_export(directory: Path, parity: Mapping[str, Any]) -> None:
     """What was published, and how close it is."""
-    kind = "real images" if parity["real_images"] else "noise, as no image was found"
+    kind = "real images" if parity["real_images"] else "images of noise, as none was found,"
+    logger.info("parity   %d %s in %d cases", parity["images"], kind, len(parity["cases"]))
     for figures in parity["engines"].values():
         logger.info(
-            "parity   largest difference %.3g of a logit up to %.4g, same first class for %.0f %%, on %d %s, in %s",
-            *(figures["largest_difference"], parity["largest_logit"], 100 * figures["same_top1"]),
-            *(parity["images"], kind, figures["engine"]),
+            "parity   largest difference %.2g (%.0f %% of the allowed), same first class for all, %.2f ms an image, in %s",
+            *(figures["largest_difference"], 100 * figures["largest_share_of_limit"]),
+            *(figures["latency_ms"], figures["engine"]),
         )
     logger.info("exported %s", directory)
 

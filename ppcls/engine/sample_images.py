@@ -15,7 +15,7 @@ from ppcls.data.transforms.functional import decode_image, read_file
 from ppcls.utils.errors import DataError
 from ppcls.utils.logger import logger
 
-NUM_IMAGES = 8
+NUM_IMAGES = 32
 
 Image = Union[bytes, np.ndarray]
 """A file's bytes, or a decoded image, uint8 [H, W, 3]."""

@@ -41,13 +41,11 @@ def environment(argv: Iterable[str], device: str, processes: int) -> dict[str, A
         device: full name of the device that is computed on.
         processes: how many of them train together.
     """
-    installed = installed_packages()
-    wanted = [name for package in (PADDLE, *REQUIRED, *OPTIONAL) for name in package.names]
     return {
         "commit": commit(),
         "python": platform.python_version(),
         "system": system(),
-        "packages": {name: installed[name] for name in wanted if name in installed},
+        "packages": package_versions(),
         "device": device,
         "processes": processes,
         "cores": usable_cores(),
@@ -55,6 +53,13 @@ def environment(argv: Iterable[str], device: str, processes: int) -> dict[str, A
         "command": shown_command(argv),
         "variables": shown_variables(os.environ),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that ppcls uses, as far as they are installed."""
+    installed = installed_packages()
+    wanted = [name for package in (PADDLE, *REQUIRED, *OPTIONAL) for name in package.names]
+    return {name: installed[name] for name in wanted if name in installed}
 
 
 def system() -> str:

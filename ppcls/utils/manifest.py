@@ -36,15 +36,17 @@ class Entry:
     sha256: str
 
 
-def manifest_text(kind: str, files: Mapping[str, Entry]) -> str:
-    """Return the manifest of a directory of some kind with these files."""
-    said = {"kind": kind, "files": {name: vars(entry) for name, entry in files.items()}}
+def manifest_text(kind: str, files: Mapping[str, Entry], about: Mapping[str, Any] | None = None) -> str:
+    """Return the manifest of a directory of some kind with these files, and what else is to be known of it."""
+    said: dict[str, Any] = {"kind": kind, "files": {name: vars(entry) for name, entry in files.items()}}
+    if about:
+        said["about"] = about
     digest = hashlib.sha256(json.dumps(said, indent=1).encode()).hexdigest()
     return json.dumps({**said, "sha256": digest}, indent=1)
 
 
-def read_manifest(directory: str | os.PathLike) -> tuple[str, dict[str, Entry]]:
-    """Return kind and files as the manifest of a directory has them; the files themselves are not looked at.
+def read_manifest(directory: str | os.PathLike) -> tuple[str, dict[str, Entry], dict[str, Any]]:
+    """Return what the manifest of a directory says: kind, files and what else; the files are not looked at.
 
     Raises:
         StorageError: there is no manifest, it is none, or it is not as it was written.
@@ -55,23 +57,23 @@ def read_manifest(directory: str | os.PathLike) -> tuple[str, dict[str, Entry]]:
     except FileNotFoundError:
         raise StorageError(f"{directory}: not complete, it has no {MANIFEST}") from None
     try:
-        kind, files = _checked(said)
+        kind, files, about = _checked(said)
         # Manifests of ppcls before 1.0 have no digest of their own.
-        is_altered = "sha256" in said and path.read_bytes() != manifest_text(kind, files).encode()
+        is_altered = "sha256" in said and path.read_bytes() != manifest_text(kind, files, about).encode()
     except (OSError, ValueError) as error:
         raise StorageError(f"{path}: cannot be read ({error})") from error
     if is_altered:
         raise StorageError(f"{path}: altered, its text is not the one that was written")
-    return kind, files
+    return kind, files, about
 
 
-def _checked(said: Any) -> tuple[str, dict[str, Entry]]:
-    if not isinstance(said, dict) or not said.keys() <= {"kind", "files", "sha256"}:
+def _checked(said: Any) -> tuple[str, dict[str, Entry], dict[str, Any]]:
+    if not isinstance(said, dict) or not said.keys() <= {"kind", "files", "about", "sha256"}:
         raise ValueError("not a manifest")
-    kind, files = said.get("kind", ""), said.get("files")
-    if not isinstance(kind, str) or not kind.isprintable() or not isinstance(files, dict):
+    kind, files, about = said.get("kind", ""), said.get("files"), said.get("about", {})
+    if not isinstance(kind, str) or not kind.isprintable() or not all(isinstance(each, dict) for each in (files, about)):
         raise ValueError("not a manifest")
-    return kind, {name: _entry(name, said) for name, said in files.items()}
+    return kind, {name: _entry(name, said) for name, said in files.items()}, about
 
 
 def _entry(name: str, said: Any) -> Entry:

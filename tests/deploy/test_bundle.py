@@ -74,8 +74,8 @@ def test_a_graph_that_the_manifest_does_not_list_is_not_run(bundle):
     directory = bundle(leave_out=["model.onnx"])
     (directory / "model.onnx").write_bytes(b"from elsewhere")
     with pytest.raises(ConfigError, match="Global.runtime: onnxruntime, but .* holds no model.onnx; export .*--onnx"):
-        load_bundle(directory, "onnxruntime")
-    load_bundle(directory, "paddle")
+        load_bundle(directory).runtime("onnxruntime")
+    load_bundle(directory)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,13 @@ import sys
 import numpy as np
 import paddle
 import pytest
-import yaml
 from paddle import nn
 
 from ppcls.arch.densenet import DenseNet
 from ppcls.data.transforms.tensor import NormalizeImage, ToCHWImage
 from ppcls.deploy import export, to_onnx
 from ppcls.deploy.bundle import load_bundle
-from ppcls.deploy.export import export_model
+from ppcls.deploy.export import Wanted, export_model
 from ppcls.deploy.runtime import Predictor
 from ppcls.deploy.to_onnx import require_onnx, shorten_doubles
 from ppcls.utils.errors import ConfigError, ParityError
@@ -36,11 +35,12 @@ DESCRIPTION = {
 def exported(tmp_path):
     """Export with ONNX, proven on decoded images, as a data set in memory has them."""
 
-    def run(model, softmax=True):
+    def run(model, softmax=True, allow_mismatch=()):
         rng = np.random.RandomState(1)
         images = [rng.randint(0, 256, [20, 20, 3], np.uint8) for _ in range(3)]
         transforms = [NormalizeImage(mean=[0, 0, 0], std=[1, 1, 1], order=""), ToCHWImage()]
-        export_model(model, tmp_path / "bundle", SHAPE, softmax, transforms, DESCRIPTION, images, onnx=True)
+        wanted = Wanted(SHAPE, softmax, onnx=True, allow_mismatch=allow_mismatch)
+        export_model(model, tmp_path / "bundle", wanted, transforms, DESCRIPTION, images)
         return tmp_path / "bundle"
 
     return run
@@ -65,8 +65,7 @@ def test_a_densenet_answers_the_same_in_both_engines_for_any_batch_size(exported
     paddle.seed(2)
     model = DenseNet((2, 2), stem_channels=8, growth_rate=4, dropout=0.2, class_num=4)
     directory = exported(model)
-    for runtime in ("paddle", "onnxruntime"):
-        load_bundle(directory, runtime)
+    for runtime in ("paddle", "paddle_onednn", "onnxruntime"):
         predictor = Predictor(directory, runtime)
         for size in (1, 2, 5):
             np.testing.assert_allclose(predictor(noise(size)), probabilities(model, noise(size)), atol=1e-6)
@@ -83,16 +82,20 @@ def test_the_graph_says_its_batch_dimension_and_its_opset_and_holds_all_its_weig
     assert {path.name for path in directory.iterdir()} == {
         *("manifest.json", "inference.json", "inference.pdiparams", "inference.yml", "model.onnx")
     }
-    parity = yaml.safe_load((directory / "inference.yml").read_text("utf-8"))["Parity"]
-    assert list(parity["engines"]) == ["paddle", "onnxruntime"]
+    parity = load_bundle(directory).about["parity"]
+    assert list(parity["engines"]) == ["paddle", "paddle_onednn", "onnxruntime"]
+    assert parity["tolerance"] == 1e-5
     for figures in parity["engines"].values():
-        assert figures["largest_difference"] <= parity["tolerance"] == pytest.approx(1e-5 * parity["largest_logit"])
+        assert 0 < figures["largest_share_of_limit"] <= 1
 
 
 def test_group_norms_keep_their_epsilon_and_upsampling_by_a_factor_is_converted(exported):
     norms = nn.GroupNorm(4, 8, epsilon=1e-3), nn.ReLU(), nn.InstanceNorm2D(8), nn.GroupNorm(2, 8)
     model = convolutions(*norms, nn.ReLU(), nn.Upsample(scale_factor=2))
-    directory = exported(model)
+    # Paddle 3.3.1 cannot run an upsampling by a factor with oneDNN (Paddle#77340).
+    with pytest.raises(ParityError, match="^paddle_onednn: the exported graph does not run in a fresh process"):
+        exported(model)
+    directory = exported(model, allow_mismatch=["paddle_onednn"])
     nodes = onnx.load(directory / "model.onnx").graph.node
     epsilons = [item.f for node in nodes for item in node.attribute if item.name == "epsilon"]
     assert epsilons == pytest.approx([1e-3, 1e-5, 1e-5])  # what the layers were made with; 1e-5 is their default
@@ -131,7 +134,9 @@ def test_a_graph_whose_onnx_weights_are_not_the_trained_ones_is_not_published(ex
         onnx.save(model, directory / "model.onnx")
 
     monkeypatch.setattr(export, "write_onnx", with_another_weight)
-    with pytest.raises(ParityError, match="^onnxruntime: the exported graph differs from the trained model") as caught:
+    with pytest.raises(
+        ParityError, match="^onnxruntime: the exported graph does not answer as the trained model does"
+    ) as caught:
         exported(convolutions(nn.ReLU()))
     assert caught.value.exit_code == 7
     assert list(tmp_path.iterdir()) == []
@@ -154,7 +159,7 @@ def test_a_graph_that_onnx_has_no_words_for_is_said_in_one_line_and_not_publishe
 @pytest.mark.parametrize("name", ["paddle2onnx", "onnx", "onnxruntime"])
 def test_a_package_that_is_not_installed_is_said_before_anything_is_done(monkeypatch, name):
     monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ConfigError, match=rf'^Global.export_onnx: {name} not installed; pip install "ppcls\[onnx\]"'):
+    with pytest.raises(ConfigError, match=rf'^Global.export_for: {name} not installed; pip install "ppcls\[onnx\]"'):
         require_onnx()
 
 

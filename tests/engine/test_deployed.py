@@ -16,7 +16,7 @@ from ppcls.utils.logger import stop_logging
 pytest.importorskip("paddle2onnx")
 pytest.importorskip("onnxruntime")
 
-RUNTIMES = ("paddle", "onnxruntime")
+RUNTIMES = ("paddle", "paddle_onednn", "onnxruntime")
 NET_OF_32 = [
     "Global.image_shape=[3, 32, 32]",
     *(
@@ -39,7 +39,9 @@ def exported(request, tmp_path_factory, toy_data, fill_rule):
     from ppcls.config.registry import ARCHS
 
     paddle.save(fill_rule(ARCHS[request.param](class_num=4)).state_dict(), str(folder / "net.pdparams"))
-    engine = Engine(load_config(config, [*common, f"Global.pretrained_model={folder}/net", "Global.export_onnx=true"]))
+    engine = Engine(
+        load_config(config, [*common, f"Global.pretrained_model={folder}/net", "Global.export_for=[onnxruntime]"])
+    )
     figures = engine.eval()
     bundle = engine.export()
     stop_logging()
@@ -127,13 +129,13 @@ def test_images_of_another_size_than_the_graph_takes_are_refused(engine, tmp_pat
     import cv2
 
     cv2.imwrite(str(tmp_path / "large.png"), np.zeros([20, 18, 3], np.uint8))
-    with pytest.raises(DataError, match=r"takes images of \[3, 16, 16\], and .* makes \[3, 20, 18\] of these"):
+    with pytest.raises(DataError, match=r"takes float32 images of \[3, 16, 16\], .* makes float32 \[3, 20, 18\] of"):
         list(engine(f"Infer.infer_imgs={tmp_path}").infer())
 
 
 def test_probabilities_that_an_engine_cuts_off_to_zero_have_a_finite_logarithm(bundle):
     model = DeployedModel(load_bundle(bundle / "inference"), "paddle")
-    model.predictor = lambda images: np.array([[1.0, 0.0, 0.0, 0.0]] * len(images), np.float32)
+    model.graph.predictor = lambda images: np.array([[1.0, 0.0, 0.0, 0.0]] * len(images), np.float32)
     logits = model(paddle.zeros([2, 3, 16, 16])).numpy()
     assert np.isfinite(logits).all()
     probabilities = paddle.nn.functional.softmax(paddle.to_tensor(logits)).numpy()[0]
@@ -142,7 +144,7 @@ def test_probabilities_that_an_engine_cuts_off_to_zero_have_a_finite_logarithm(b
 
 def test_a_graph_that_answers_with_another_number_of_classes_is_refused(bundle):
     model = DeployedModel(load_bundle(bundle / "inference"), "paddle")
-    model.predictor = lambda images: np.ones([len(images), 7], np.float32)
+    model.graph.predictor = lambda images: np.ones([len(images), 7], np.float32)
     with pytest.raises(StorageError, match=r"answers \[2, 7\] to 2 images, not 4 numbers for each"):
         model(paddle.zeros([2, 3, 16, 16]))
 
@@ -163,7 +165,7 @@ def test_a_runtime_whose_graph_the_bundle_lacks_is_refused(engine):
     [
         (["Global.bundle=a", "Global.pretrained_model=b"], "bundle .* and pretrained_model .* exclude each other"),
         (["Global.runtime=onnxruntime"], "runtime onnxruntime runs an exported model, and bundle does not name one"),
-        (["Global.bundle=a", "Global.runtime=tensorrt"], "Global.runtime: expected one of 'paddle', 'paddle_onednn', "),
+        (["Global.bundle=a", "Global.runtime=tensorrt"], "Global.runtime: expected one of 'auto', 'paddle', "),
     ],
 )
 def test_settings_that_contradict_each_other_are_said_when_the_file_is_read(toy_config, overrides, message):
@@ -184,4 +186,4 @@ def test_an_export_is_proven_on_images_of_a_data_set_in_memory(bundle, monkeypat
     monkeypatch.setattr(ImageNetDataset, "read", decoded)
     weights = f"Global.pretrained_model={bundle}/output/best_model"
     directory = Engine(load_config(bundle / "toy.yaml", [weights])).export()
-    assert "real_images: true" in (directory / "inference.yml").read_text("utf-8")
+    assert load_bundle(directory).about["parity"]["real_images"] is True

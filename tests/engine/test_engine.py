@@ -125,7 +125,7 @@ def test_the_deployed_description_holds_labels_and_preprocessing(toy_engine, wei
     assert written["PostProcess"] == {"Topk": {"topk": 2, "label_list": list(toys.CLASSES)}}
     graph = {"image_shape": [3, 16, 16], "class_num": 4, "softmax": True}
     assert written["Global"] == {"model_name": "ToyNet", **graph, "class_names": None, "imports": []}
-    assert written["Parity"]["real_images"] is True
+    assert load_bundle(directory).about["parity"]["real_images"] is True
     image = str(toy_data / "images" / "1" / "001.png")
     own = [call() for call in engine.config.Infer.transforms]
     assert np.array_equal(load_image(image, load_bundle(directory).build_transforms()), load_image(image, own))
