@@ -123,6 +123,12 @@ class Training:
                     self._codes[pid] = self._reap(pid)
         return [self._codes[pid] for pid in self.pids]
 
+    def wait_for(self, rank):
+        """Wait until one process has ended."""
+        if self.pids[rank] in self._running:
+            ready, _, _ = select.select([self._running[self.pids[rank]]], [], [], SECONDS)
+            assert ready, f"hangs: {self.told('none')}"
+
     def kill(self, *ranks):
         """Kill these processes, or all of them, at once."""
         for pid in [self.pids[rank] for rank in ranks] or self.pids:
