@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An export in whole numbers: calibrated on images of the training set, judged on all of the evaluation."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ppcls.config import RunConfig
+from ppcls.config.registry import EVALUATORS
+from ppcls.data.images import transform_image
+from ppcls.deploy.bundle import Bundle, read_bundle
+from ppcls.deploy.int8 import NUM_IMAGES, judge, latencies, require_int8, write_int8
+from ppcls.engine.deployed import DeployedModel, DeployedParts
+from ppcls.metric import CombinedMetric
+from ppcls.metric.topk import TopkAcc
+from ppcls.utils.errors import ConfigError, DataError
+from ppcls.utils.logger import logger
+
+RUNTIMES = ("onnxruntime", "int8")
+"""Before and after."""
+
+
+class UnpublishedParts(DeployedParts):
+    """`DeployedParts` of a bundle that is still being made.
+
+    Args:
+        config: the experiment.
+        bundle: what is there so far.
+    """
+
+    def __init__(self, config: RunConfig, bundle: Bundle) -> None:
+        super().__init__(config)
+        vars(self)["bundle"] = bundle
+
+    def figures(self, model: DeployedModel) -> dict[str, float]:
+        """How many images of ``DataLoader.Eval`` a graph answers rightly."""
+        metric = CombinedMetric([TopkAcc(sorted({1, min(5, self.bundle.graph.class_num)}))])
+        return EVALUATORS[self.settings.eval_mode](model, self.eval_loader, None, metric, None)
+
+
+def add_int8(config: RunConfig, directory: Path) -> dict[str, Any]:
+    """Add ``model_int8.onnx`` to a bundle that is being made; gives what its manifest says of it.
+
+    Raises:
+        ConfigError: there are no training images to calibrate on, or no evaluation to judge by.
+        DataError: none of the training images can be read.
+        ParityError: the graph cannot be quantized, or top-1 falls by more than half a point.
+    """
+    images = calibration_images(config, read_bundle(directory))
+    write_int8(directory, images)
+    bundle = replace(read_bundle(directory), files=frozenset(path.name for path in directory.iterdir()))
+    models = {runtime: DeployedModel(bundle, runtime) for runtime in RUNTIMES}
+    with closing(UnpublishedParts(config, bundle)) as parts:
+        figures = {runtime: parts.figures(model) for runtime, model in models.items()}
+    before, after = (figures[runtime] for runtime in RUNTIMES)
+    judge(before, after, config.Global.allow_int8_loss)
+    milliseconds = latencies({runtime: model.graph.predictor for runtime, model in models.items()}, images[0])
+    logger.info(
+        "int8     %d of %d images of the evaluation right, in float32 %d; %.2f ms an image, in float32 %.2f",
+        *(after["top1_correct"], after["num_samples"], before["top1_correct"]),
+        *(milliseconds["int8"], milliseconds["onnxruntime"]),
+    )
+    return {"int8": {"calibrated_on": len(images), "before": before, "after": after, "latency_ms": milliseconds}}
+
+
+def require(config: RunConfig) -> None:
+    """Make sure that there is what int8 needs, before anything is done.
+
+    Raises:
+        ConfigError: a package or a section is missing.
+    """
+    require_int8()
+    for name, settings, what in (
+        ("Train", config.DataLoader.Train, "int8 takes the ranges of activations from its images"),
+        ("Eval", config.DataLoader.Eval, "int8 is judged by its images"),
+    ):
+        if settings is None:
+            raise ConfigError(f"DataLoader.{name}: the section is missing; {what}")
+
+
+def calibration_images(config: RunConfig, bundle: Bundle) -> list[np.ndarray]:
+    """Images spread over the training set, preprocessed as the bundle does it; bad ones are left out.
+
+    Raises:
+        DataError: none of them can be read.
+    """
+    assert config.DataLoader.Train is not None
+    dataset = config.DataLoader.Train.dataset.source()
+    transforms = bundle.build_transforms()
+    images, problems = [], []
+    for index in np.unique(np.linspace(0, len(dataset) - 1, NUM_IMAGES).astype(int)):
+        try:
+            image, _ = dataset.read(int(index))
+            images.append(transform_image(image, transforms, dataset.where(int(index)), bundle.graph.dtype))
+        except DataError as error:
+            problems.append(error)
+    if problems:
+        logger.warning("int8     %d images for calibration are left out: %s", len(problems), problems[0])
+    if not images:
+        raise DataError(f"{problems[0]}; int8 needs images of the training set to take ranges from")
+    return images
