@@ -105,6 +105,7 @@ def test_processes_that_cannot_reach_each_other_say_so_in_one_line(tmp_path):
     assert not any("Traceback (most recent call last):\n  File" in log for log in logs)
 
 
+@pytest.mark.promise("F23")
 @pytest.mark.parametrize(
     ("tool", "device"),
     [("train", "npu"), ("eval", "iluvatar_gpu"), ("eval", "gpu"), ("train", "xpu:1"), ("train", "abacus")],
@@ -252,6 +253,7 @@ if dist.is_main():
 """
 
 
+@pytest.mark.promise("F21")
 def test_a_gradient_that_overflows_in_one_process_is_skipped_by_all(tmp_path):
     (tmp_path / "overflow.py").write_text(OVERFLOW_ON_ONE)
     launcher = ["-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(tmp_path)]

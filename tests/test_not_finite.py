@@ -2,7 +2,10 @@
 """NaN and infinity in input, loss, gradients, statistics or weights: caught at that update, whatever the policy."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -254,3 +257,65 @@ def test_the_tool_exits_with_4(poison, stopped, toy_config, capsys, tmp_path):
     assert ended.value.code == 4
     assert capsys.readouterr().err.splitlines()[-1].startswith("epoch 2, batch 5: the loss is nan")
     assert toys.records(tmp_path / "tool", "exit")[-1]["exit_code"] == 4
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, toy_data):
+    """The folder of `not_finite_together`, what its two processes told, and their logs."""
+    folder = tmp_path_factory.mktemp("together")
+    config, log = toys.write_yaml(folder, toy_data), folder / "log"
+    launcher = [sys.executable, "-m", "paddle.distributed.launch", "--nproc_per_node", "2", "--log_dir", str(log)]
+    script = Path(toys.__file__).with_name("not_finite_together.py")
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("PADDLE_", "CUDA_"))}
+    path = f"{script.parents[2]}:{script.parent}"
+    done = subprocess.run(
+        [*launcher, str(script), str(config), str(folder)],
+        env={**clean, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    logs = [(log / f"workerlog.{rank}").read_text() for rank in range(2)]
+    assert done.returncode != 0  # the last training stops
+    return folder, [json.loads((folder / f"told_{rank}.json").read_text()) for rank in range(2)], logs
+
+
+@pytest.mark.parametrize("where", ["input", "loss", "gradient", "statistics"])
+def test_in_one_of_two_processes_it_is_left_out_by_both(where, together, counted):
+    folder, told, _ = together
+    counted(2)
+    for each in told:
+        places = {(epoch, batch): rest for epoch, batch, *rest in each[f"{where}_skip"][:-1]}
+        # step, left out, unchanged
+        assert [places[2, batch] for batch in (1, 2, 3)] == [[6, False, False], [7, True, True], [8, False, False]]
+    for name in ("model.safetensors", "optimizer.safetensors", "ema.safetensors"):
+        skipped, rolled_back = (folder / f"{where}_{policy}" / "epoch_2" / name for policy in ("skip", "rollback"))
+        assert skipped.read_bytes() == rolled_back.read_bytes()
+    assert json.loads((folder / f"{where}_rollback" / "epoch_2" / "state.json").read_text())["left_out"] == [7]
+    # The process that has seen it writes it, and the first one tells.
+    names = {path.name for path in (folder / f"{where}_skip" / "non_finite").iterdir()}
+    assert names == {"epoch_2_batch_2_rank_1"}
+    log = (folder / f"{where}_skip" / "train.log").read_text()
+    assert re.search("WARNING: process 1: epoch 2, batch 2: .*; the update is left out \\(1 of at most 10\\)", log)
+
+
+def test_in_one_of_two_processes_it_stops_both_in_one_line(together):
+    folder, told, logs = together
+    for each, log in zip(told, logs):
+        assert each["stop"][-1] == ["end", True, 0]
+        assert each["stop"][-2][:3] == [2, 1, 6]
+        assert re.search("^process 1: epoch 2, batch 2: .*; first not finite: features.0 .*; try a smaller", log, re.M)
+    assert not (folder / "stop" / "epoch_2_step_9").exists()
+
+
+@pytest.mark.promise("F22")
+def test_little_memory_in_one_of_two_processes_makes_pieces_in_both(together):
+    folder, _, _ = together
+    for name in ("model.safetensors", "optimizer.safetensors", "ema.safetensors"):
+        found, asked = (folder / run / "epoch_2" / name for run in ("little_memory", "small_pieces"))
+        assert found.read_bytes() == asked.read_bytes()
+    state = json.loads((folder / "little_memory" / "epoch_2" / "state.json").read_text())
+    assert (state["step"], state["pieces"]) == (10, {"asked": None, "size": 2})
+    log = (folder / "little_memory" / "train.log").read_text()
+    assert "out of memory with 4 images at once (process 1: (ResourceExhausted) " in log

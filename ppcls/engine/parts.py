@@ -209,8 +209,9 @@ class Parts:
         """Number formats of the evaluation; None is float32."""
         amp = self.config.AMP
         # PaddleClas: with O2 the weights themselves are small, so evaluation runs in the small type too.
-        is_small = amp is not None and amp.use_amp and (amp.use_fp16_test or (amp.level == "O2" and not self.config.EMA))
-        return self.precision if is_small else None
+        if amp and amp.use_amp and (amp.use_fp16_test or (amp.level == "O2" and not self.config.EMA)):
+            return self.precision
+        return None
 
     @functools.cached_property
     def non_finite(self) -> NonFinite:

@@ -186,9 +186,7 @@ def test_stop_ends_the_run_and_names_the_key(fit, fixed_loader):
 
 
 def test_a_loss_that_compares_images_is_not_computed_in_pieces(fit, fixed_loader):
-    with pytest.raises(
-        ConfigError, match="SupConLoss is no mean over images, so a batch cannot be .*; make DataLoader"
-    ):
+    with pytest.raises(ConfigError, match="SupConLoss is no mean over images, .*; make DataLoader"):
         fit(net(Small(4)), fixed_loader(8), Pieces(whole_batch_losses=["SupConLoss"]))
     with pytest.raises(ConfigError, match="Global.micro_batch_size: SupConLoss is no mean over images"):
         Pieces(4, whole_batch_losses=["SupConLoss"])
@@ -240,3 +238,19 @@ def test_pieces_from_the_start_in_a_run(toy_engine, tmp_path):
     toy_engine("Global.micro_batch_size=3", "Global.epochs=1").train()
     state = json.loads((tmp_path / "output" / "epoch_1" / "state.json").read_text())
     assert (state["step"], state["pieces"]) == (5, {})
+
+
+def test_memory_that_runs_out_while_processes_wait_for_each_other_ends_the_run_and_names_the_key(
+    fit, fixed_loader, monkeypatch
+):
+    class Later(Small):
+        def forward(self, images):
+            self.room = 8 if len(self.seen) < 3 else 4  # not in the first batch, which each process tries by itself
+            return super().forward(images)
+
+    monkeypatch.setattr("ppcls.utils.dist.world_size", lambda: 2)
+    monkeypatch.setattr("ppcls.utils.dist.gathered", lambda value: [value, ""])
+    monkeypatch.setattr("ppcls.utils.dist.sum_over_ranks", lambda array: array)
+    message = "epoch 1, batch 3: process 0 is out of memory with 8 images at once, .*; write Global.micro_batch_size: 4"
+    with pytest.raises(ConfigError, match=message):
+        fit(net(Later(8)), fixed_loader(8, 8, 8))
