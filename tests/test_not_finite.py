@@ -141,6 +141,19 @@ def test_the_message_says_what_was_not_finite(where, told, poison, stopped):
     assert re.search(pattern, text), text
 
 
+def test_what_does_not_come_again_is_told_as_it_was(poison, stopped):
+    spoiled, compute = poison("gradient"), Poison.spoil
+
+    def once(*arguments):
+        output = compute(spoiled, *arguments)
+        spoiled.places = ()
+        return output
+
+    spoiled.spoil = once
+    text, *_ = stopped()
+    assert "first not finite: the gradient of features.0.weight, features.1.weight, features.1.bias and 5 more" in text
+
+
 def test_left_out_or_rolled_back_comes_to_the_same_weights(poison, train):
     poison("gradient", places=[PLACE, (2, 9)])
     skipped = train("skipped", *SETTINGS, "Global.on_non_finite=skip")

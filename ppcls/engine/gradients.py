@@ -53,6 +53,7 @@ class Gradients:
 
     Attributes:
         parameters: those of the model that have gradients.
+        is_alone: whether a process can compute a batch without the others, but for the exchange of gradients.
     """
 
     def __init__(
@@ -72,6 +73,9 @@ class Gradients:
         self.statistics = statistics
         self.pieces = pieces
         self.parameters = [each for each in self.model.parameters() if not each.stop_gradient]
+        # Synchronized batch norm waits for the other processes in the forward.
+        has_synced = any(isinstance(layer, nn.SyncBatchNorm) for layer in self.model.sublayers())
+        self.is_alone = dist.world_size() == 1 or not has_synced
         self._tried = TriedSizes()
 
     def add(self, batch: Batch, place: BatchPlace, is_first: bool, is_last: bool) -> StepOutput:
@@ -86,7 +90,7 @@ class Gradients:
         Raises:
             ConfigError: out of memory, and pieces do not help.
         """
-        if self._tried.is_due(batch) and self.pieces.on_out_of_memory == "halve":
+        if self.is_alone and self.pieces.on_out_of_memory == "halve" and self._tried.is_due(batch):
             self._try_out(batch, place, is_first)
         while True:
             before = self._before(is_first)

@@ -80,7 +80,7 @@ class Examiner:
 
         Gradients and statistics are not what they were afterwards.
         """
-        report = self._examined(suspect)
+        report = self._examined(suspect, self.gradients.is_alone)
         first = report["first_not_finite"]
         if not first and not suspect.is_own:
             return ""
@@ -90,25 +90,27 @@ class Examiner:
         folder = self._written(suspect, {**report, "learning_rate": learning_rate, "what": suspect.what})
         return f"{text}; see {folder}" if folder else text
 
-    def _examined(self, suspect: Suspect) -> dict[str, Any]:
+    def _examined(self, suspect: Suspect, may_compute: bool) -> dict[str, Any]:
         images, labels = suspect.batch
         bad_images = bad_rows(images, len(labels)) if images.is_floating_point() else []
         parts: dict[str, float] = {}
         layer = None
         parameters = {name: each for name, each in self.model.named_parameters() if not each.stop_gradient}
         weights = names_not_finite(parameters)
+        before = names_not_finite({name: each.grad for name, each in parameters.items()}) if suspect.is_own else []
         for parameter in parameters.values():
             parameter.clear_gradient()
         try:
-            with first_bad_layer(self.model) as layer:
-                output = self.gradients.once(suspect.batch, suspect.place, is_last=False)
-            parts = {name: float(value) for name, value in output.parts.items()}
+            if may_compute:
+                with first_bad_layer(self.model) as layer:
+                    output = self.gradients.once(suspect.batch, suspect.place, is_last=False)
+                parts = {name: float(value) for name, value in output.parts.items()}
         except (MemoryError, RuntimeError, OSError) as error:
             if not is_out_of_memory(error):
                 raise
             logger.warning("%s: cannot be computed once more: %s", suspect.place, error)
         loss = [name for name, value in parts.items() if not np.isfinite(value)]
-        gradients = names_not_finite({name: each.grad for name, each in parameters.items()})
+        gradients = names_not_finite({name: each.grad for name, each in parameters.items()}) or before
         statistics = self.gradients.statistics.names_not_finite()
         candidates = [
             f"the weights {_listed(weights)}" if weights else "",

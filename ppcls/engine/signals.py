@@ -60,7 +60,7 @@ class Signals(Callback):
     A second signal to end is obeyed at once, by a thread: the main thread may be in a long computation, and Python's
     handlers wait for it. What is published is whole at any time, so that harms nothing.
 
-    Signals that are ignored (SIGINT in the background) stay so. Outside of the main thread, nothing is handled.
+    SIGTERM and SIGINT stay ignored where they are (SIGINT is, in the background). Outside of the main thread, nothing is handled.
 
     Args:
         agreement: how the processes act together.
@@ -95,7 +95,7 @@ class Signals(Callback):
         self._listener.start()
         for numbers, handler in ((TO_STOP, self._on_stop), (TO_SAVE, self._on_save)):
             for number in numbers:
-                if signal.getsignal(number) != signal.SIG_IGN:
+                if number in TO_SAVE or signal.getsignal(number) != signal.SIG_IGN:
                     self._former[number] = signal.signal(number, handler) or signal.SIG_DFL
                     # Where C reads, as an image from a slow disk, a signal must not be an error.
                     signal.siginterrupt(number, False)
@@ -125,6 +125,10 @@ class Signals(Callback):
         """From here on there is something to save."""
         self._step = state.step
         self._is_training = True
+
+    def on_rollback(self, state: TrainState) -> None:
+        """The next update is one after this state."""
+        self._step = state.step
 
     def on_step_end(self, state: TrainState, output: StepOutput | None) -> None:
         """End after an update at which all have agreed to."""

@@ -111,6 +111,8 @@ class Trainer:
                     state.batch = 0
                     for callback in self.callbacks:
                         callback.on_epoch_end(state)
+            if state.non_finite:
+                logger.warning("%d updates were left out, as something in them was not finite", state.non_finite)
         except BaseException as error:
             self._end(state, error)
             raise

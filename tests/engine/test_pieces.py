@@ -11,9 +11,11 @@ from paddle import nn
 from paddle.autograd import PyLayer
 
 from ppcls.engine.callbacks import Callback
+from ppcls.engine.gradients import Gradients
 from ppcls.engine.loss_scale import LossScaler
 from ppcls.engine.pieces import Pieces, is_out_of_memory
 from ppcls.engine.precision import Precision
+from ppcls.engine.statistics import Statistics
 from ppcls.engine.trainer import ClassificationStep, Trainer, TrainState
 from ppcls.optimizer.schedule import Piecewise
 from ppcls.utils.errors import ConfigError
@@ -204,6 +206,16 @@ def test_an_error_of_another_kind_passes_through(fit, fixed_loader):
 
     with pytest.raises(RuntimeError, match="broken"):
         fit(net(Broken()), fixed_loader(4))
+
+
+def test_a_net_whose_forward_waits_for_other_processes_is_not_tried_alone(fixed_loader, monkeypatch, cross_entropy):
+    monkeypatch.setattr("ppcls.utils.dist.world_size", lambda: 2)
+    plain, synced = net(norm=True), nn.SyncBatchNorm.convert_sync_batchnorm(net(norm=True))
+    alone = [
+        Gradients(ClassificationStep(model, cross_entropy), Precision(), 1, 0, Statistics(model), Pieces()).is_alone
+        for model in (plain, synced)
+    ]
+    assert alone == [True, False]
 
 
 @pytest.mark.parametrize(
