@@ -93,14 +93,16 @@ def calibration_images(config: RunConfig, bundle: Bundle) -> list[np.ndarray]:
     dataset = config.DataLoader.Train.dataset.source()
     transforms = bundle.build_transforms()
     images, problems = [], []
-    for index in np.unique(np.linspace(0, len(dataset) - 1, NUM_IMAGES).astype(int)):
+    indices = np.unique(np.linspace(0, len(dataset) - 1, NUM_IMAGES).astype(int))
+    for index in indices:
         try:
             image, _ = dataset.read(int(index))
             images.append(transform_image(image, transforms, dataset.where(int(index)), bundle.graph.dtype))
         except DataError as error:
             problems.append(error)
     if problems:
-        logger.warning("int8     %d images for calibration are left out: %s", len(problems), problems[0])
+        counts = len(problems), len(indices)
+        logger.warning("int8     %d of %d images are left out of the calibration: %s", *counts, problems[0])
     if not images:
         raise DataError(f"{problems[0]}; int8 needs images of the training set to take ranges from")
     return images
