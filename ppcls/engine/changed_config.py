@@ -85,7 +85,7 @@ TABLE = (
     ),
     _rule(
         "Global.image_shape Global.save_inference_dir Global.export_onnx Global.export_for Global.fold_preprocess "
-        "Global.allow_mismatch Global.bundle Global.runtime Arch.infer_add_softmax Infer.**",
+        "Global.allow_mismatch Global.allow_int8_loss Global.bundle Global.runtime Arch.infer_add_softmax Infer.**",
         Verdict.FREE,
         "for deployment",
     ),

@@ -48,6 +48,7 @@ class Holder:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
         self.process.stdin.close()
+        self.process.stdout.close()
         self.process.wait(60)
 
 
