@@ -18,8 +18,8 @@ from ppcls.optimizer import Schedule
 from ppcls.utils.errors import StorageError
 
 MASTER = "master_weight"
-_ACCUMULATOR = re.compile(r"^fp32_master_\d+_|_\d+$")
-"""What Paddle puts around the word for an accumulator."""
+_ACCUMULATOR = re.compile(r"^fp32_master_0_|_0$")
+"""What Paddle puts around the word for an accumulator; the numbers are those of an optimizer alone with its model."""
 
 
 def optimizer_tensors(optimizer: paddle.optimizer.Optimizer, model: nn.Layer) -> dict[str, np.ndarray]:

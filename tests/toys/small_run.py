@@ -200,7 +200,7 @@ class Fuzz:
             owner[key] = copy.deepcopy(other[place])
 
     def _value(self):
-        return self.random.choice(self.VALUES)
+        return copy.deepcopy(self.random.choice(self.VALUES))
 
 
 def _places(tree):
