@@ -75,13 +75,12 @@ def test_a_job_that_comes_to_the_port_of_another_is_refused(told):
     assert first_code == second_code == 6
 
 
-def launch(folder, job, ports, master):
-    """Let two processes of the plain launcher say whom they meet: their answers, and all that was printed."""
+def launch(folder, job, launcher, **environment):
+    """Let two processes say whom they meet: their answers, and all that was printed."""
     (folder / "who.py").write_text(SAY_WHO_IS_THERE)
-    options = ["--nproc_per_node", "2", "--log_dir", str(folder / job), "--master", master]
-    command = ["-m", "paddle.distributed.launch", *options, str(folder / "who.py"), job]
-    finished = start(command, PORT_RANGE=ports)
-    logs = "".join(path.read_text() for path in sorted((folder / job).glob("workerlog.*")))
+    options = ["--nproc_per_node", "2", "--log_dir", str(folder / job)]
+    finished = start([*launcher, *options, str(folder / "who.py"), job], **environment)
+    logs = "".join(path.read_text() for path in sorted((folder / job).glob("*log*")))
     return sorted(re.findall("^met (.*)", logs, re.MULTILINE)), finished.stdout + finished.stderr + logs
 
 
@@ -105,10 +104,14 @@ def two_ranges():
 
 
 @pytest.mark.promise("F28")
-def test_two_launches_at_once_pass_ports_that_are_taken_and_stay_apart(tmp_path, two_ranges):
-    master = f"127.0.0.1:{two_ranges[0].partition(':')[0]}"
-    with ThreadPoolExecutor(2) as pool:
-        jobs = [pool.submit(launch, tmp_path, *pair, master) for pair in zip("ab", two_ranges)]
-    for name, job in zip("ab", jobs):
+def test_launches_at_once_pass_ports_that_are_taken_and_stay_apart(tmp_path, two_ranges, counted):
+    master = ["--master", f"127.0.0.1:{two_ranges[0].partition(':')[0]}"]
+    plain, ours = ["-m", "paddle.distributed.launch"], [str(ROOT / "tools" / "launch.py")]
+    with ThreadPoolExecutor(3) as pool:
+        jobs = {name: pool.submit(launch, tmp_path, name, [*plain, *master], PORT_RANGE=ports)
+                for name, ports in zip("ab", two_ranges)}  # fmt: skip
+        jobs["c"] = pool.submit(launch, tmp_path, "c", [*ours, "--devices", "cpu"])
+    for name, job in jobs.items():
         answers, text = job.result()
         assert answers == [f"{rank} {name} {name}" for rank in range(2)], text
+    counted(len(jobs))

@@ -17,6 +17,7 @@ import toys
 TOYS = Path(toys.__file__).parent
 ROOT = TOYS.parents[1]
 PORT = 36123
+PADDLE, OURS = ["-m", "paddle.distributed.launch"], ["tools/launch.py"]
 LONG_SECONDS = 300
 
 
@@ -41,8 +42,8 @@ class Machines:
         ip("link", "add", self.cable, "netns", here, *end)
         for name, address in zip(self.names, self.addresses):
             ip("-n", name, "addr", "add", f"{address}/24", "dev", self.cable)
-            for device in ("lo", self.cable):
-                ip("-n", name, "link", "set", device, "up")
+            ip("-n", name, "link", "set", "lo", "up")
+        self.connect()
         return self
 
     def __exit__(self, *error):
@@ -51,25 +52,36 @@ class Machines:
                 os.kill(int(pid), signal.SIGKILL)  # what a test that failed has left
             subprocess.run(["ip", "netns", "delete", name], capture_output=True)
 
-    def launch(self, rank, folder, *overrides):
+    def launch(self, launcher, rank, folder, *overrides):
         """Start the launcher of one machine; its output and that of its process go to ``folder/log_<rank>``."""
         log = folder / f"log_{rank}"
         nodes = ["--nnodes", "2", "--rank", str(rank), "--master", f"{self.addresses[0]}:{PORT}"]
-        nodes += ["--host", self.addresses[rank], "--nproc_per_node", "1", "--log_dir", str(log)]
+        nodes += ["--nproc_per_node", "1", "--log_dir", str(log)]
+        nodes += ["--host", self.addresses[rank]] if launcher == PADDLE else ["--devices", "cpu"]
         log.mkdir()
         with open(log / "launcher.log", "w") as output:
             return subprocess.Popen(
-                ["ip", "netns", "exec", self.names[rank], *train(nodes, folder, *overrides)],
+                [*self.enter(rank), *train([*launcher, *nodes], folder, *overrides)],
                 env=environment(GLOO_SOCKET_IFNAME=self.cable),
                 cwd=ROOT,
                 stdout=output,
                 stderr=output,
             )
 
+    def enter(self, rank):
+        """What a command is preceded by to run on that machine, which has a name of its own."""
+        name = self.names[rank]
+        return ["ip", "netns", "exec", name, "unshare", "--uts", "sh", "-c", f'hostname {name}; exec "$@"', "sh"]
+
     def cut(self):
         """Take the cable out."""
         for name in self.names:
             ip("-n", name, "link", "set", self.cable, "down")
+
+    def connect(self):
+        """Put it in."""
+        for name in self.names:
+            ip("-n", name, "link", "set", self.cable, "up")
 
 
 def environment(**more):
@@ -77,17 +89,16 @@ def environment(**more):
     return {**clean, "PYTHONPATH": str(TOYS), "OMP_NUM_THREADS": "1", **more}
 
 
-def train(nodes, folder, *overrides):
+def train(launcher, folder, *overrides):
     overrides = ["Global.imports=[toy_arch]", f"Global.output_dir={folder}/output", *overrides]
     words = [word for override in overrides for word in ("-o", override)]
-    launcher = [sys.executable, "-m", "paddle.distributed.launch", *nodes]
-    return [*launcher, "tools/train.py", "-c", str(folder.parent / "toy.yaml"), *words]
+    return [sys.executable, *launcher, "tools/train.py", "-c", str(folder.parent / "toy.yaml"), *words]
 
 
 @pytest.fixture(scope="module")
 def machines():
-    if sys.platform != "linux" or os.geteuid() or not shutil.which("ip"):
-        pytest.skip("network namespaces need root and the command ip")
+    if sys.platform != "linux" or os.geteuid() or not (shutil.which("ip") and shutil.which("unshare")):
+        pytest.skip("machines like these need root and the commands ip and unshare")
     machines = Machines()
     try:
         with machines:
@@ -113,23 +124,33 @@ def records(output):
     return [{name: value for name, value in line.items() if name not in clock} for line in lines]
 
 
-def test_two_machines_train_as_one_machine_with_two_processes(machines, folder):
-    apart, together = folder / "apart", folder / "together"
-    apart.mkdir(), together.mkdir()
-    launchers = [machines.launch(rank, apart) for rank in range(2)]
-    here = ["--nproc_per_node", "2", "--log_dir", str(together / "log")]
+@pytest.fixture(scope="module")
+def together(folder):
+    """What two processes on one machine have written."""
+    together = folder / "together"
+    here = [*PADDLE, "--nproc_per_node", "2", "--log_dir", str(together / "log")]
     finished = subprocess.run(train(here, together), env=environment(), cwd=ROOT, capture_output=True, text=True)
     assert finished.returncode == 0, finished.stderr
+    return together / "output"
+
+
+@pytest.mark.parametrize("launcher", [PADDLE, OURS], ids=["Paddle's launcher", "tools/launch.py"])
+def test_two_machines_train_as_one_machine_with_two_processes(machines, folder, together, launcher):
+    apart = folder / f"apart_{len(launcher)}"
+    apart.mkdir()
+    launchers = [machines.launch(launcher, rank, apart) for rank in range(2)]
     assert [launcher.wait(LONG_SECONDS) for launcher in launchers] == [0, 0], logs(apart)
-    assert records(apart / "output") == records(together / "output")
+    assert records(apart / "output") == records(together)
     for name in ("epoch_2", "best_model"):
-        assert toys.digests(apart / "output" / name) == toys.digests(together / "output" / name)
+        assert toys.digests(apart / "output" / name) == toys.digests(together / name)
 
 
 def test_a_cable_that_is_taken_out_ends_both_sides_in_a_line(machines, folder):
+    machines.connect()
     cut = folder / "cut"
     cut.mkdir()
-    launchers = [machines.launch(rank, cut, "Global.epochs=100000", "Global.stall_timeout=5") for rank in range(2)]
+    settings = ["Global.epochs=100000", "Global.stall_timeout=5"]
+    launchers = [machines.launch(PADDLE, rank, cut, *settings) for rank in range(2)]
     record = cut / "output" / "train.jsonl"
     end = time.monotonic() + LONG_SECONDS
     while not (record.exists() and '"epoch"' in record.read_text()):
