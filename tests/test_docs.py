@@ -171,6 +171,18 @@ NOT_RUN = {
         ],
         "needs CIFAR-10 and up to 40 minutes; docs/results.md has what came of it",
     ),
+    **dict.fromkeys(
+        [
+            "python tools/launch.py --nnodes 8 --rank 0 --master 10.0.0.1:36123 --job_id densenet --devices "
+            f"{EIGHT} --max_restarts 3 tools/train.py -c {DENSENET} -o Global.device=gpu -o Global.checkpoints=auto "
+            "-o 'Optimizer.lr={name: Cosine, learning_rate: 1.6, warmup_epoch: 5}'",
+            f"PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION=python {PROCESSES} --master etcd://10.0.0.1:2379 "
+            "--job_id densenet --elastic_level 1 --max_restart 3 --nnodes 8 --nproc_per_node 8 tools/train.py "
+            f"-c {DENSENET} -o Global.device=gpu -o Global.checkpoints=auto",
+        ],
+        "needs eight machines; tests/test_two_networks.py and tests/test_etcd.py do the same with two, and small",
+    ),
+    "python benchmarks/scaling.py": "takes minutes; docs/scaling.md has what came of it",
     "python dataset/make_cifar.py dataset/my_cifar dataset/my-cifar-10.tar.gz": "tests/data/test_cifar.py runs it",
     "cd dataset/ILSVRC2012": "needs ImageNet",
     'for split in train val; do n=0; for class in $split/*/; do find "$class" -type f | sort | sed "s/$/ $n/"; '
