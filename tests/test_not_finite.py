@@ -253,13 +253,14 @@ def test_weights_that_are_not_finite_are_never_saved(toy_config, tmp_path):
     assert not (tmp_path / "run" / "epoch_2_step_15").exists()
 
 
-def test_paddles_own_check_is_said_in_a_line(stopped):
+@pytest.mark.parametrize(("iterations", "place"), [(2, "epoch 1, batch 2"), (1, "evaluation")])
+def test_paddles_own_check_is_said_in_a_line(iterations, place, stopped):
     paddle.set_flags({"FLAGS_check_nan_inf": True})
     try:
-        text, *_ = stopped("Optimizer.lr=1.0e+38")
+        text, *_ = stopped("Optimizer.lr=1.0e+37", f"Global.iter_per_epoch={iterations}")
     finally:
         paddle.set_flags({"FLAGS_check_nan_inf": False})
-    assert text.startswith("epoch 1, batch 1: FLAGS_check_nan_inf: (PreconditionNotMet) There are NAN or INF")
+    assert text.startswith(f"{place}: FLAGS_check_nan_inf: (PreconditionNotMet) There are NAN or INF")
     assert "\n" not in text
 
 

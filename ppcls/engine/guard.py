@@ -168,7 +168,7 @@ class Guard:
 
 
 @contextmanager
-def paddles_check(place: BatchPlace) -> Iterator[None]:
+def paddles_check(place: BatchPlace | str) -> Iterator[None]:
     """Say in the words of this framework what ``FLAGS_check_nan_inf=1`` finds.
 
     Raises:

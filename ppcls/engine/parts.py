@@ -28,6 +28,7 @@ from ppcls.engine.callbacks import Callback, Evaluation, JsonLines, Record, Save
 from ppcls.engine.changed_config import ComparedConfig
 from ppcls.engine.checkpoint import Checkpointer, MovingParts, Pace
 from ppcls.engine.ema import ModelEMA
+from ppcls.engine.guard import NonFinite, paddles_check
 from ppcls.engine.loaders import build_loader
 from ppcls.engine.loss_scale import LossScaler
 from ppcls.engine.mirror import Mirror
@@ -36,7 +37,6 @@ from ppcls.engine.precision import Precision
 from ppcls.engine.progress import Progress
 from ppcls.engine.run_directory import JSON_LINES, stored_class_names
 from ppcls.engine.signals import Signals, Watched
-from ppcls.engine.trainer import NonFinite
 from ppcls.loss import CombinedLoss, build_loss, is_mean
 from ppcls.metric import CombinedMetric
 from ppcls.optimizer import Schedule, build_optimizer, build_schedule
@@ -345,7 +345,8 @@ class Parts:
     def _evaluate(self, loader: Loader | Watched) -> dict[str, float]:
         model = self.ema.model if self.ema else self.model
         evaluate = EVALUATORS[self.settings.eval_mode]
-        return evaluate(model, loader, self.eval_loss, self.eval_metric, self.eval_precision)
+        with paddles_check("evaluation"):
+            return evaluate(model, loader, self.eval_loss, self.eval_metric, self.eval_precision)
 
     def answers(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         """What ``Infer`` makes of images: one result for each, in order, ``error`` in those that cannot be read."""

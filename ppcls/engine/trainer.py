@@ -28,7 +28,7 @@ from ppcls.utils.errors import NumericsError
 from ppcls.utils.logger import logger
 from ppcls.utils.seed import seed_everything
 
-__all__ = ["ClassificationStep", "NonFinite", "StepOutput", "TrainState", "Trainer"]
+__all__ = ["ClassificationStep", "StepOutput", "TrainState", "Trainer"]
 
 
 class Trainer:
