@@ -68,7 +68,7 @@ class Line:
         *lines, self._received = self._received.split(b"\n")
         try:
             messages = [json.loads(line) for line in lines]
-        except ValueError:
+        except (ValueError, RecursionError):
             return [], False
         return [message for message in messages if isinstance(message, dict)], is_open
 

@@ -26,6 +26,7 @@ from ppcls.utils import dist, pulse
 from ppcls.utils.cli import exit_code_of, leave
 from ppcls.utils.errors import PeerError, PpclsError
 from ppcls.utils.logger import log_traceback, logger
+from ppcls.utils.supervisor import SUPERVISED
 from ppcls.utils.terminate import on_uncaught
 
 if TYPE_CHECKING:
@@ -35,10 +36,11 @@ FOLDER = "stalled"
 """In the output directory: the stacks of a run that stood still."""
 FIRST_BATCH = 10
 """So many times as long as any later batch the first one may take, with all that comes before it."""
-SUPERVISED = "PPCLS_SUPERVISED"
-"""Set by tools/launch.py, which shows how each process of its machine has ended."""
 GRACE_SECONDS = 2.0
 """How long a main thread has to end by itself once another process has failed; and stacks, to be written."""
+POLL_SECONDS = 0.1
+FAREWELL_SECONDS = 0.2
+"""How long the end of a process waits for the others to hear of it."""
 MAX_TRACE_LINES = 40
 _LOST = "was lost: it was killed or has crashed, or its machine is gone; see what it printed last"
 _COMMUNICATION = ("gloo", "nccl", "bkcl", "xccl", "tcp_store", "tcp_utils")
@@ -164,7 +166,7 @@ class Peers:
             dump_never()
             if self._link is not None:
                 self._link.send(self._farewell)
-                self._link.close(GRACE_SECONDS / 2)
+                self._link.close(FAREWELL_SECONDS)
 
     def _hear(self, seconds: float) -> None:
         if self._link is None:
@@ -196,8 +198,20 @@ class Peers:
         if self._lost is None:
             self._lost = PeerError(self._loss_text(rank, text, trace))
             self._is_known.set()
-            if not self._is_leaving.wait(GRACE_SECONDS):
+            if not self._is_leaving_soon():
                 self._end(self._lost)
+
+    def _is_leaving_soon(self) -> bool:
+        """Whether the main thread ends by itself; less time is left to one that waits for others all along."""
+        num_looks = int(GRACE_SECONDS / POLL_SECONDS)
+        num_waits = 0
+        for _ in range(num_looks):
+            if self._is_leaving.wait(POLL_SECONDS):
+                return True
+            num_waits = num_waits + 1 if main_thread_place()[1] else 0
+            if num_waits > num_looks / 3:
+                break
+        return self._is_leaving.is_set()
 
     def _loss_text(self, rank: int, text: str, trace: str | None) -> str:
         # One process on each machine says it all, or its supervisor does.
@@ -238,7 +252,10 @@ class Peers:
             self._end_stalled(f"{text}; the stacks of all are in {self.folder}", decides=True)
 
     def _end_stalled(self, text: str, decides: bool = False) -> None:
-        """Write the stacks, and end; who decides gives the others time to do so, and ends those that do not."""
+        """Write the stacks, and end; who decides gives the others time to do so, and ends those that do not.
+
+        A supervisor ends them itself, and would otherwise take them for the cause.
+        """
         assert self._link is not None
         self._link.send({"stalled": text})
         writing = self._write_stacks()
@@ -251,23 +268,26 @@ class Peers:
         while decides and self._link.lines and (left := deadline - time.monotonic()) > 0:
             for _ in self._link.messages(left):
                 continue  # a line that breaks is a process that has ended
-        # Its line is still there, so the number is still its own.
-        for process in [self._processes[rank] for rank in self._link.lines if decides]:
-            if process.is_near(self._own):
-                os.kill(process.pid, signal.SIGKILL)
+        if decides and SUPERVISED not in os.environ:
+            # Their lines are still there, so the numbers are still theirs.
+            for process in [self._processes[rank] for rank in self._link.lines]:
+                if process.is_near(self._own):
+                    os.kill(process.pid, signal.SIGKILL)
         self._end(PeerError(text))
 
     def _warn_of_stall(self, own: Report) -> None:
         is_stall = stands_still({0: own}, self.patience)
         if is_stall and not self._is_warned:
             # Logged first: writing may wait for the very disk that the training waits for.
-            logger.warning("no progress for %.0f s%s; the stacks are in %s", own.still, own.last, self.folder)
+            logger.warning(
+                "no progress for %.0f s; it is at %s; the stacks are in %s", own.still, own.last, self.folder
+            )
             self._write_stacks()
         self._is_warned = is_stall
 
     def _write_stacks(self) -> threading.Thread:
         own = self._report(0)
-        writing = threading.Thread(target=write_stacks, args=(self.folder, own.last.lstrip("; ")), daemon=True)
+        writing = threading.Thread(target=write_stacks, args=(self.folder, own.last), daemon=True)
         writing.start()
         return writing
 
@@ -277,6 +297,8 @@ def _farewell(error: BaseException | None) -> Message:
     if error is None:
         return {"code": 0}
     code = exit_code_of(error)
+    if getattr(error, "is_shared", False):
+        return {"code": PeerError.exit_code}  # `dist.together` has told them
     if isinstance(error, PpclsError) or code != 1:
         return {"code": code, "text": str(error) or type(error).__name__}
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()

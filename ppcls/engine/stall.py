@@ -72,8 +72,8 @@ class Report:
 
     @property
     def last(self) -> str:
-        """Where it was, as the end of a sentence."""
-        return f"; last at {', '.join(filter(None, (self.place, self.at)))}" if self.place or self.at else ""
+        """Where it was, as far as it is known."""
+        return ", ".join(filter(None, (self.place, self.at)))
 
 
 def stands_still(reports: Mapping[int, Report], patience: float) -> bool:
@@ -105,13 +105,13 @@ def culprits(
     if deaf:
         told = [
             f"process {rank} ({_whereabouts(processes[rank], own)}) does not answer"
-            f"{reports[rank].last or f'; the others are at {others}'}"
+            f"{f', last heard from at {reports[rank].last}' if reports[rank].last else f', the others are at {others}'}"
             for rank in sorted(deaf)
         ]
     elif busy and len(busy) < len(reports):
-        told = [f"process {rank} stands still{reports[rank].last}" for rank in sorted(busy)]
+        told = [f"process {rank} stands still at {reports[rank].last}" for rank in sorted(busy)]
     else:
-        told = [f"process {rank} waits{report.last}" for rank, report in sorted(reports.items())]
+        told = [f"process {rank} waits at {report.last}" for rank, report in sorted(reports.items())]
     if len(told) > MAX_NAMED:
         told[MAX_NAMED:] = [f"and {len(told) - MAX_NAMED} more"]
     return f"{'; '.join(told)}; none of {len(processes)} processes has made progress for {seconds:.0f} s"

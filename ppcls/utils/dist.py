@@ -102,6 +102,7 @@ def together() -> Iterator[None]:
         failure = error
     failures = gathered(None if failure is None else str(failure))
     if failure is not None:
+        failure.is_shared = True
         raise failure
     for number, text in enumerate(failures):
         if text is not None:

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of one process, for ``Global.imports``.
 
-``TOY_FAULT`` is a JSON object: ``what`` happens ``where`` (and at which ``epoch`` and ``batch``), in process ``rank``.
-With ``once``, the name of a file: only if that is not there yet, and it is made then.
+``TOY_FAULT`` is a JSON object: ``what`` happens ``where`` (a step: ``at`` this epoch and batch), in process ``rank``.
+With ``places``, a list of [epoch, batch, rank], it happens once at each; ``once`` begins the names of files for that.
 """
 
 import ctypes
 import json
 import os
 import signal
-import sys
 import time
 from pathlib import Path
 
@@ -25,12 +24,6 @@ RANK = int(os.environ.get("PADDLE_TRAINER_ID", "0"))
 
 
 def fail():
-    once = FAULT.get("once")
-    if once:
-        try:
-            Path(once).touch(exist_ok=False)
-        except FileExistsError:
-            return
     what = FAULT["what"]
     if what == "raise":
         raise ValueError("the toy's fault")
@@ -38,18 +31,32 @@ def fail():
         raise DataError("toy.png: the toy's fault")
     if what == "numerics":
         raise NumericsError("the toy's fault")
-    if what == "exit":
-        sys.exit(1)
     if what == "hang":
         while True:
             time.sleep(3600)
     if what == "hang without a word":
         ctypes.PyDLL(None).sleep(3600)  # no other thread of Python runs meanwhile
+    if what == "take 0.2 s":
+        time.sleep(0.2)
+        return
+    if what == "tell the launcher":
+        os.kill(int(os.environ["TOY_LAUNCHER"]), signal.SIGTERM)
+        return
     os.kill(os.getpid(), getattr(signal, what))
 
 
 def is_at(where, *place):
+    if "places" in FAULT:
+        return FAULT["where"] == where and [*place, RANK] in FAULT["places"] and is_first("_".join(map(str, place)))
     return FAULT.get("where") == where and FAULT["rank"] == RANK and FAULT.get("at", list(place)) == list(place)
+
+
+def is_first(name):
+    try:
+        Path(f"{FAULT['once']}_{name}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def failing(function, where, place=lambda *arguments: (), before=True):
