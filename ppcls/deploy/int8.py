@@ -34,7 +34,7 @@ OPERATORS = (
 ACTIVATIONS = ("Clip", "Relu", "LeakyRelu")
 NUM_FLOAT = 2
 """Convolutions at the beginning that stay in float32: with few channels they lose most and gain least."""
-NUM_TIMED = 30
+NUM_ROUNDS, NUM_CALLS, NUM_UNTIMED = 5, 8, 3
 
 
 def require_int8() -> None:
@@ -90,18 +90,23 @@ def judge(before: Mapping[str, float], after: Mapping[str, float], allow_loss: b
 
 
 def latencies(predictors: Mapping[str, Predictor], image: np.ndarray) -> dict[str, float]:
-    """Milliseconds that each engine needs for one image: medians of calls in turn, so that all meet the same load.
+    """Milliseconds that each engine needs for one image: medians over rounds, so that all meet the same load.
+
+    An engine's threads wait busily for a while after a call, so the first calls of a round do not count.
 
     Args:
         predictors: by the engine's name.
         image: of the graph's input, without a batch axis.
     """
     taken: dict[str, list[float]] = {name: [] for name in predictors}
-    for _ in range(NUM_TIMED):
+    for _ in range(NUM_ROUNDS):
         for name, predictor in predictors.items():
-            start = time.perf_counter()
-            predictor(image[None])
-            taken[name].append(time.perf_counter() - start)
+            for _ in range(NUM_UNTIMED):
+                predictor(image[None])
+            for _ in range(NUM_CALLS):
+                start = time.perf_counter()
+                predictor(image[None])
+                taken[name].append(time.perf_counter() - start)
     return {name: round(1e3 * float(np.median(times)), 3) for name, times in taken.items()}
 
 

@@ -6,7 +6,7 @@ import paddle
 import pytest
 from paddle import nn
 
-from ppcls.deploy import int8
+from ppcls.deploy import int8, runtime
 from ppcls.deploy.bundle import INT8_GRAPH, ONNX_GRAPH
 from ppcls.deploy.export import Deployed
 from ppcls.deploy.int8 import judge, latencies, require_int8, write_int8
@@ -100,9 +100,40 @@ def test_batch_norms_are_folded_and_softmax_is_left_alone(graph):
     assert softmax.output[0] == graph.output[0].name
 
 
-def test_products_do_not_overflow_on_a_cpu_that_would_let_them(directory):
-    options = Predictor(directory, "int8").engine.session.get_session_options()
-    assert options.get_session_config_entry("session.x64quantprecision") == "1"
+@pytest.fixture
+def cpu(monkeypatch, tmp_path):
+    """Pretend that this is a machine with such a CPU."""
+
+    def pretend(machine, flags):
+        monkeypatch.setattr(runtime.platform, "machine", lambda: machine)
+        monkeypatch.setattr(runtime, "CPU_INFO", tmp_path / "cpuinfo")
+        if flags is not None:
+            (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu sse {flags} sha_ni\n")
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "is_safe"),
+    [
+        ("x86_64", "avx2 avx512f avx512_vnni", True),
+        ("x86_64", "avx2 avx_vnni", True),
+        ("x86_64", "avx2 avx512f", False),
+        ("AMD64", None, False),
+        ("aarch64", None, True),
+    ],
+)
+def test_bytes_are_multiplied_the_slow_way_where_their_sums_would_overflow(directory, cpu, machine, flags, is_safe):
+    here = Predictor(directory, "int8")(images(4))
+    cpu(machine, flags)
+    predictor = Predictor(directory, "int8")
+    options = predictor.engine.session.get_session_options()
+    if is_safe:
+        with pytest.raises(RuntimeError):  # there is no such entry
+            options.get_session_config_entry("session.x64quantprecision")
+    else:
+        assert options.get_session_config_entry("session.x64quantprecision") == "1"
+        np.testing.assert_allclose(predictor(images(4)), here, rtol=1e-5)
 
 
 def test_latencies_are_taken_of_each_engine(directory):
