@@ -49,9 +49,15 @@ def assert_every_sample_once(streams, epochs, num_samples):
         assert ids == list(range(num_samples)), f"epoch {epoch}"
 
 
-def assert_same_files(parts, whole):
-    """The checkpoints and the best weights, to the bit, and nothing half-done beside them."""
-    names = [path.name for path in checkpoints_in(whole)]
+def assert_same_files(parts, whole, num_same=None):
+    """The checkpoints and the best weights, to the bit, and nothing half-done beside them.
+
+    Args:
+        parts: the output directory of the training that was killed.
+        whole: that of the other one.
+        num_same: of the checkpoints, so many newest ones are the same; None for all that the other one has.
+    """
+    names = [path.name for path in checkpoints_in(whole)][:num_same]
     # Killed before it had removed those that are not kept, it has one or two older ones more.
     there = [path.name for path in checkpoints_in(parts)]
     assert there[: len(names)] == names, there
