@@ -22,6 +22,7 @@ from ppcls.config.registry import POSTPROCESSES, TRANSFORMS, Call, Count
 from ppcls.config.signature import Problems, parse
 from ppcls.config.trial import try_parts
 from ppcls.utils.errors import ConfigError, ParityError, StorageError
+from ppcls.utils.leftovers import clear_after_the_dead
 from ppcls.utils.storage import verify
 
 KIND = "deployed model"
@@ -173,6 +174,8 @@ def load_bundle(directory: str | os.PathLike) -> Bundle:
         ConfigError: ``inference.yml`` cannot be obeyed.
     """
     directory = Path(directory)
+    if not directory.is_dir():
+        clear_after_the_dead(directory)  # an export that was killed between two renames, where there is no exchange
     if not directory.is_dir():
         raise StorageError(f"{directory}: there is no such directory; name one that tools/export_model.py wrote")
     manifest = verify(directory)

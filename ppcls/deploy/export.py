@@ -24,6 +24,7 @@ from ppcls.deploy.parity import prove
 from ppcls.deploy.to_onnx import OPSET, write_onnx
 from ppcls.utils.environment import package_versions
 from ppcls.utils.errors import ConfigError, ParityError
+from ppcls.utils.leftovers import clear_after_the_dead
 from ppcls.utils.storage import published
 
 NUM_NOISE = 4
@@ -128,6 +129,7 @@ def export_model(
         graph_settings["dtype"] = dtype
     description = {**description, "Global": {**description["Global"], **graph_settings}}
     about: dict[str, Any] = {"format": FORMAT, "versions": {"ppcls": __version__, **package_versions()}}
+    clear_after_the_dead(directory)
     with published(directory, KIND, about=about) as partial:
         _save_graph(Deployed(model, wanted.add_softmax, normalize), partial / GRAPH, wanted.image_shape, dtype)
         if wanted.onnx:

@@ -11,9 +11,10 @@ from pathlib import Path
 from ppcls.data.bad_samples import REPORT
 from ppcls.engine.stored_state import STATE, read_class_names, read_state
 from ppcls.utils.errors import StorageError
+from ppcls.utils.leftovers import clear_unfinished
 from ppcls.utils.local_copy import local_path
 from ppcls.utils.logger import logger
-from ppcls.utils.storage import clear_unfinished, remove, verify
+from ppcls.utils.storage import remove, verify
 
 BEST = "best_model"
 CONFIG_COPY = "config.yaml"

@@ -9,15 +9,16 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ppcls.utils.errors import StorageError
+from ppcls.utils.exchange import exchange
 from ppcls.utils.manifest import MANIFEST, Entry, manifest_text, read_manifest
 
-_UNFINISHED = re.compile(r"\.(?:(?P<name>.+)\.(?P<role>partial|old|gone)|write-probe)-\d+")
+UNFINISHED = re.compile(r"\.(?:(?P<name>.+)\.(?P<role>partial|old|gone)|write-probe)-(?P<process>\d+)")
 """What `published`, `remove` and `ensure_writable` call things for a moment; the number is the process."""
 
 
@@ -33,8 +34,8 @@ def published(
     """Give a directory to fill; at the end of the block it appears as ``final``, complete, in one rename.
 
     Every file is flushed to disk before ``manifest.json`` (sizes and sha256) is written, and the
-    manifest before the rename. A ``final`` that exists already is replaced only then. When the
-    block raises, ``final`` stays as it was.
+    manifest before the rename. A ``final`` that exists already is replaced only then, and on Linux there is no
+    moment without it. When the block raises, ``final`` stays as it was.
 
     Args:
         final: where the directory appears; a link is followed.
@@ -132,45 +133,6 @@ def remove(directory: str | os.PathLike) -> None:
     shutil.rmtree(gone)
 
 
-def clear_unfinished(directory: str | os.PathLike, is_own: Callable[[str], bool]) -> list[str]:
-    """Remove what processes that were killed had not finished there; no other may be writing these names.
-
-    A directory that had stepped aside for its successor, which then did not come, is put back.
-
-    Args:
-        directory: where to look.
-        is_own: whether a name is one that the caller publishes there.
-
-    Returns:
-        The names of what is gone.
-
-    Raises:
-        OSError: it cannot be removed.
-    """
-    directory, gone = Path(directory), []
-    for path in sorted(directory.iterdir()):
-        match = _UNFINISHED.fullmatch(path.name)
-        if match is None or (match["name"] and not is_own(match["name"])):
-            continue
-        if not match["name"]:
-            path.unlink(missing_ok=True)
-            continue
-        gone.append(path.name)
-        if match["role"] == "old" and not os.path.lexists(directory / match["name"]) and _verifies(path):
-            os.replace(path, directory / match["name"])
-        else:
-            shutil.rmtree(path)
-    return gone
-
-
-def _verifies(directory: Path) -> bool:
-    try:
-        verify(directory)
-    except StorageError:
-        return False
-    return True
-
-
 def sha256(path: str | os.PathLike) -> str:
     """Return the sha256 of a file as hexadecimal digits."""
     digest = hashlib.sha256()
@@ -226,6 +188,13 @@ def _seal(directory: Path, kind: str, digests: Mapping[str, str], about: Mapping
 
 
 def _replace_directory(partial: Path, final: Path) -> None:
+    # Where the system can, the two change places, and what was `final` goes away with `partial`.
+    if not (final.exists() and exchange(final, partial)):
+        _replace_in_two(partial, final)
+    _sync(final.parent)
+
+
+def _replace_in_two(partial: Path, final: Path) -> None:
     # A directory cannot be renamed over a full one, so the old one steps aside for the instant between two renames.
     old = final.with_name(f".{final.name}.old-{os.getpid()}")
     if final.exists():

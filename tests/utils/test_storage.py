@@ -6,7 +6,6 @@ import pytest
 
 from ppcls.utils.errors import StorageError
 from ppcls.utils.storage import (
-    clear_unfinished,
     ensure_writable,
     published,
     remove,
@@ -196,43 +195,6 @@ def test_an_interrupted_removal_leaves_no_half_directory_under_the_name(checkpoi
     with pytest.raises(KeyboardInterrupt):
         remove(checkpoint)
     assert not checkpoint.exists()
-
-
-def leave(directory, name, **files):
-    """As a process that was killed leaves it."""
-    write(directory / "whole", **files)
-    (directory / "whole").rename(directory / name)
-
-
-def test_what_killed_processes_left_is_cleared_and_nothing_else(tmp_path):
-    leave(tmp_path, "epoch_1", model=b"1")
-    leave(tmp_path, ".epoch_1.old-12", model=b"0")
-    leave(tmp_path, ".inference.partial-12", model=b"0")
-    (tmp_path / ".epoch_2.partial-345").mkdir()
-    (tmp_path / ".epoch_2.partial-345" / "model").write_bytes(b"half")
-    for name in (".write-probe-12", ".epoch_2.partial", "epoch_2.old-1", ".lock"):
-        (tmp_path / name).write_bytes(b"")
-    gone = clear_unfinished(tmp_path, lambda name: name.startswith("epoch_"))
-    assert gone == [".epoch_1.old-12", ".epoch_2.partial-345"]
-    kept = {"epoch_1", ".inference.partial-12", ".epoch_2.partial", "epoch_2.old-1", ".lock"}
-    assert {path.name for path in tmp_path.iterdir()} == kept
-    assert (tmp_path / "epoch_1" / "model").read_bytes() == b"1"
-
-
-def test_what_stepped_aside_for_a_successor_that_never_came_is_put_back(tmp_path):
-    leave(tmp_path, ".best.old-12", model=b"best")
-    (tmp_path / ".best.partial-12").mkdir()
-    clear_unfinished(tmp_path, lambda name: name == "best")
-    assert [path.name for path in tmp_path.iterdir()] == ["best"]
-    assert (tmp_path / "best" / "model").read_bytes() == b"best"
-
-
-def test_a_removal_that_was_cut_off_is_completed(tmp_path):
-    leave(tmp_path, ".epoch_1.gone-12", model=b"1")
-    leave(tmp_path, ".epoch_2.old-12", model=b"1", state=b"2")
-    (tmp_path / ".epoch_2.old-12" / "state").unlink()
-    clear_unfinished(tmp_path, lambda name: True)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_published_directory_that_somebody_added_to_is_not_replaced(tmp_path):
