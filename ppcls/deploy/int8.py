@@ -136,17 +136,15 @@ def main(directory: str, images: str) -> None:
 
 
 def _first_layers(graph: Path) -> list[str]:
-    """The names of the first convolutions and of the activations that follow them."""
+    """The names of the first convolutions, of all before them, and of the activations that follow them."""
     import onnx
 
-    nodes = onnx.load(graph).graph.node
-    first = [node for node in nodes if node.op_type == "Conv"][:NUM_FLOAT]
-    outputs = {node.output[0] for node in first}
-    return [
-        node.name
-        for node in nodes
-        if node in first or node.op_type in ACTIVATIONS and not outputs.isdisjoint(node.input)
-    ]
+    nodes = list(onnx.load(graph).graph.node)
+    convolutions = [number for number, node in enumerate(nodes) if node.op_type == "Conv"][:NUM_FLOAT]
+    first = nodes[: convolutions[-1] + 1] if convolutions else []
+    outputs = {output for node in first for output in node.output}
+    follow = [node for node in nodes if node.op_type in ACTIVATIONS and not outputs.isdisjoint(node.input)]
+    return [node.name for node in (*first, *follow)]
 
 
 def _reader(graph: Path, images: Sequence[np.ndarray]) -> Any:

@@ -98,7 +98,7 @@ class DeployedParts(Parts):
             self._warn_of_difference("DataLoader.Eval.dataset.transform_ops", own, self.bundle.transforms)
             arguments = {**source.kwargs, "transform_ops": list(self.bundle.transforms)}
             settings = replace(settings, dataset=DatasetSettings(replace(source, kwargs=arguments)))
-        return self._loader(settings, "Eval", is_train=False)
+        return self._loader(settings, "Eval", is_train=False, dtype=graph.dtype)
 
     @functools.cached_property
     def transforms(self) -> list[Any]:

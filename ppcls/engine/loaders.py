@@ -35,6 +35,7 @@ def build_loader(
     num_channels: int,
     seed: int,
     output_dir: Path,
+    dtype: str = "float32",
 ) -> Loader:
     """Return the batches of this process.
 
@@ -47,6 +48,7 @@ def build_loader(
         num_channels: of an image that the model takes.
         seed: of the run.
         output_dir: where samples that cannot be read are reported.
+        dtype: of an image that the model takes.
 
     Raises:
         ConfigError: the data set, the operations and the sampler do not go together.
@@ -60,7 +62,7 @@ def build_loader(
     if class_num is not None:
         dataset.check_labels(class_num)
     with blamed_on(source, f"DataLoader.{name}.dataset"):
-        _try_image(dataset, name, seed, num_channels, settings.on_bad_sample == "skip")
+        _try_image(dataset, name, seed, num_channels, dtype, settings.on_bad_sample == "skip")
     sampler = _sampler(settings, dataset, name, is_train, seed)
     finish = dataset.pipeline.finish() if isinstance(dataset, ImageDataset) else Finish([], is_channel_first=True)
     if settings.dataset.batch_transform_ops:
@@ -80,7 +82,7 @@ def build_loader(
     )
 
 
-def _try_image(dataset: Any, name: str, seed: int, num_channels: int, may_skip: bool) -> None:
+def _try_image(dataset: Any, name: str, seed: int, num_channels: int, dtype: str, may_skip: bool) -> None:
     """Read one image: a wrong folder is found now, not when the evaluation after the first epoch starts."""
     image = None
     for index in range(min(MAX_TRIED, len(dataset))):
@@ -91,10 +93,10 @@ def _try_image(dataset: Any, name: str, seed: int, num_channels: int, may_skip: 
             if not may_skip or index == min(MAX_TRIED, len(dataset)) - 1:
                 raise
     assert image is not None
-    if image.dtype != "float32":
+    if image.dtype != dtype:
         raise ConfigError(
-            f"DataLoader.{name}.dataset.transform_ops: end in {image.dtype} images, but a model takes float32; "
-            "add NormalizeImage"
+            f"DataLoader.{name}.dataset.transform_ops: end in {image.dtype} images, but the model takes {dtype}; "
+            f"{'add' if dtype == 'float32' else 'remove'} NormalizeImage"
         )
     if image.ndim != 3 or image.shape[0] != num_channels:
         raise ConfigError(

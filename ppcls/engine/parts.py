@@ -369,13 +369,13 @@ class Parts:
         with blamed_on(self.config.call, f"Metric.{name}"):
             return None if calls is None else CombinedMetric([call() for call in calls])
 
-    def _loader(self, settings: LoaderSettings | None, name: str, is_train: bool) -> Loader:
+    def _loader(self, settings: LoaderSettings | None, name: str, is_train: bool, dtype: str = "float32") -> Loader:
         if settings is None:
             raise ConfigError(f"DataLoader.{name}: the section is missing; it says which images to read")
         names = None if is_train else self.class_names
         channels, *_ = self.settings.image_shape
         return build_loader(
-            settings, name, is_train, self.class_num, names, channels, self.settings.seed, self.output_dir
+            settings, name, is_train, self.class_num, names, channels, self.settings.seed, self.output_dir, dtype
         )
 
     def _records(self) -> tuple[Record, ...]:

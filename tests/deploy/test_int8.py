@@ -172,3 +172,21 @@ def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(int8, "find_spec", lambda name: None if name == "ml_dtypes" else name)
     with pytest.raises(ConfigError, match=r"ml_dtypes not installed; pip install \"ppcls\[onnx\]\""):
         require_int8()
+
+
+@pytest.mark.parametrize(
+    ("kinds", "kept"),
+    [
+        (["Add", "Conv", "Relu", "Conv", "Clip", "Conv", "Relu"], 5),
+        (["Conv", "Relu", "MatMul"], 2),
+        (["MatMul", "Relu"], 0),
+    ],
+)
+def test_all_up_to_the_second_convolution_and_its_activation_stays_in_float32(tmp_path, kinds, kept):
+    # A chain of operators; each takes what the one before gives.
+    nodes = [
+        onnx.helper.make_node(kind, [f"t{number}"], [f"t{number + 1}"], f"{kind} {number}")
+        for number, kind in enumerate(kinds)
+    ]
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph(nodes, "chain", [], [])), tmp_path / "chain.onnx")
+    assert sorted(set(int8._first_layers(tmp_path / "chain.onnx"))) == sorted(node.name for node in nodes[:kept])

@@ -3,6 +3,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -111,3 +112,18 @@ def test_bad_images_are_left_out_of_the_calibration_and_none_at_all_is_an_error(
     monkeypatch.setattr(kind, "read", lambda self, index: (b"no image", 0))
     with pytest.raises(DataError, match="int8 needs images of the training set"):
         quantized.calibration_images(config, found)
+
+
+def test_a_bundle_that_normalizes_by_itself_is_evaluated_too(load, folder):
+    weights, folded = f"Global.pretrained_model={folder}/output/best_model", folder / "folded"
+    trained = Engine(load(weights)).eval()
+    Engine(load(weights, "Global.fold_preprocess=true", f"Global.save_inference_dir={folded}")).export()
+    assert load_bundle(folded).graph.dtype == "uint8"
+    figures = Engine(load(f"Global.bundle={folded}")).eval()
+    stop_logging()
+    assert figures["top1_correct"] == trained["top1_correct"]
+    assert figures["loss"] == pytest.approx(trained["loss"], rel=1e-4)
+    found = load_bundle(folded)
+    wrong = replace(found, graph=replace(found.graph, dtype="float32"))
+    with pytest.raises(ConfigError, match="end in uint8 images, but the model takes float32; add NormalizeImage"):
+        _ = quantized.UnpublishedParts(load(), wrong).eval_loader
