@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Real processes of ``tools/train.py`` without the seconds that each would take to import Paddle.
+"""Real processes of ``tools/train.py``, or of another tool, without the seconds that each takes to import Paddle.
 
 A server imports everything that a training needs, which starts no thread, and runs no operation. Each training is a
 fork of it that goes on as ``python tools/train.py ...`` would, in a session of its own.
@@ -45,14 +45,15 @@ class Trainings:
         self._server.wait(SECONDS)
         self._server.stdout.close()
 
-    def start(self, arguments, log, ranks=1, own=None, **environment):
+    def start(self, arguments, log, ranks=1, own=None, tool="train", **environment):
         """Start a training; what it prints is appended to ``log``.
 
         Args:
-            arguments: of ``tools/train.py``.
+            arguments: of the tool.
             log: a file.
             ranks: processes, as `paddle.distributed.launch` starts them.
             own: environment of single ranks, by their number.
+            tool: a file of ``tools``, without its ending.
             environment: of all.
         """
         endpoints = [f"127.0.0.1:{port}" for port in free_ports(ranks)]
@@ -73,13 +74,13 @@ class Trainings:
                 "PADDLE_DISTRI_BACKEND": "gloo",
             }
             given = {**(group if ranks > 1 else {}), **environment, **(own or {}).get(rank, {})}
-            request = {"arguments": list(map(str, arguments)), "log": str(log), "environment": given}
+            request = {"tool": tool, "arguments": list(map(str, arguments)), "log": str(log), "environment": given}
             pids.append(self.ask(request))
         return Training(pids, Path(log), lambda pid: self.ask({"reap": pid}))
 
-    def run(self, arguments, log, ranks=1, **environment):
+    def run(self, arguments, log, ranks=1, tool="train", **environment):
         """Train to the end, which has to be a good one."""
-        training = self.start(arguments, log, ranks, **environment)
+        training = self.start(arguments, log, ranks, tool=tool, **environment)
         codes = training.wait()
         assert codes == [0] * ranks, training.told(codes)
 
@@ -194,9 +195,10 @@ def _train(request):
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
     os.environ.update(request["environment"])
-    sys.argv = ["tools/train.py", *request["arguments"]]
+    tool = f"tools/{request['tool']}.py"
+    sys.argv = [tool, *request["arguments"]]
     sys.path[0] = str(ROOT / "tools")
-    runpy.run_path("tools/train.py", run_name="__main__")
+    runpy.run_path(tool, run_name="__main__")
 
 
 if __name__ == "__main__":
