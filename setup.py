@@ -23,8 +23,8 @@ EXTRAS = {
     "plot": ["matplotlib>=3.8"],
     # Object storage as s3://; it brings fsspec. Other schemes need their own package, such as gcsfs for gs://.
     "cloud": ["s3fs>=2024.6"],
-    # Serving has no code yet; the name is kept so that scripts can already ask for it.
-    "serve": [],
+    # tools/serve.py. s3fs brings aiohttp too.
+    "serve": ["aiohttp>=3.11", "prometheus-client>=0.20"],
     "dev": ["pytest>=8.0", "ruff>=0.12", "mypy>=1.15", "types-PyYAML", "scikit-learn>=1.5", "moto[server]>=5.0"],
 }
 
@@ -45,7 +45,7 @@ setup(
     python_requires=">=3.9,<3.14",
     packages=[*find_packages(include=["ppcls", "ppcls.*"]), "ppcls.configs", "ppcls.tools"],
     package_dir={"ppcls.configs": "configs", "ppcls.tools": "tools"},
-    package_data={"ppcls.configs": ["**/*.yaml"]},
+    package_data={"ppcls.configs": ["**/*.yaml"], "ppcls.serve": ["*.html"]},
     install_requires=[*PADDLE, *CORE],
     extras_require=EXTRAS,
     classifiers=[

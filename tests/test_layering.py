@@ -85,6 +85,24 @@ def test_utils_import_nothing_of_ppcls_but_utils():
     )
 
 
+def test_the_server_knows_only_what_is_deployed():
+    allowed = ("ppcls.serve", "ppcls.deploy", "ppcls.data.images", "ppcls.data.transforms", "ppcls.utils")
+    for part in ("export", "fold", "int8", "parity", "process", "to_onnx", "trial"):  # these make bundles
+        assert importing("ppcls/serve", lambda name, part=part: begins_with(name, f"ppcls.deploy.{part}")) == []
+    assert (
+        importing(
+            "ppcls/serve",
+            lambda name: begins_with(name, "paddle") or begins_with(name, "ppcls") and not begins_with(name, *allowed),
+        )
+        == []
+    )
+
+
+def test_nothing_but_tools_imports_the_server():
+    for folder in ("config", "engine", "deploy", "utils", *PARTS):
+        assert importing(f"ppcls/{folder}", lambda name: begins_with(name, "ppcls.serve")) == []
+
+
 def test_only_tools_are_above_the_engine():
     for folder in (*PARTS, "config", "utils"):
         assert importing(f"ppcls/{folder}", lambda name: begins_with(name, "tools")) == []
@@ -147,6 +165,13 @@ def test_every_file_begins_with_its_licence():
 
 
 def test_a_tool_imports_only_the_upper_layers():
-    layers = ("ppcls.engine", "ppcls.config", "ppcls.utils", "ppcls.deploy", *(f"ppcls.{part}" for part in PARTS))
+    layers = (
+        "ppcls.engine",
+        "ppcls.config",
+        "ppcls.utils",
+        "ppcls.deploy",
+        "ppcls.serve",
+        *(f"ppcls.{part}" for part in PARTS),
+    )
     allowed = (*layers, "ppcls.__version__")
     assert importing("tools", lambda name: begins_with(name, "ppcls") and not begins_with(name, *allowed)) == []

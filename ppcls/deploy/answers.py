@@ -43,12 +43,26 @@ def answers(
             except DataError as error:
                 results[index] = {"file_name": path, "error": str(error)}
         for indices in _of_one_shape(loaded):
-            logits = logits_of_images(np.stack([loaded[index] for index in indices]))
-            if not np.isfinite(logits).all():
-                raise NumericsError(f"{chunk[indices[0]]}: the model's answer is not finite; are its weights damaged?")
-            found = postprocess(logits, [chunk[index] for index in indices])
-            results.update(zip(indices, found))
+            batch, names = np.stack([loaded[index] for index in indices]), [chunk[index] for index in indices]
+            results.update(zip(indices, answer_batch(logits_of_images, batch, postprocess, names)))
         yield from (results[index] for index in range(len(chunk)))
+
+
+def answer_batch(
+    logits_of_images: Callable[[np.ndarray], np.ndarray],
+    images: np.ndarray,
+    postprocess: Callable[[np.ndarray, list[str]], list[dict[str, Any]]],
+    names: list[str],
+) -> list[dict[str, Any]]:
+    """One result for each image of a batch that is ready for the model.
+
+    Raises:
+        NumericsError: the model gives an answer that is not finite.
+    """
+    logits = logits_of_images(images)
+    if not np.isfinite(logits).all():
+        raise NumericsError(f"{names[0]}: the model's answer is not finite; are its weights damaged?")
+    return postprocess(logits, names)
 
 
 def _of_one_shape(images: dict[int, np.ndarray]) -> list[list[int]]:

@@ -7,7 +7,10 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from ppcls.deploy.answers import answers
+import numpy as np
+
+from ppcls.data.images import transform_image
+from ppcls.deploy.answers import answer_batch, answers
 from ppcls.deploy.bundle import AUTO, load_bundle
 from ppcls.deploy.graph import DeployedGraph
 
@@ -47,3 +50,19 @@ class Classifier:
             NumericsError: an answer is not finite.
         """
         return answers(self.graph, paths, self.transforms, self.postprocess, batch_size, self.bundle.graph.dtype)
+
+    def prepare(self, image: bytes, name: str) -> np.ndarray:
+        """The model's input for the bytes of one image file; may be called from several threads.
+
+        Raises:
+            DataError: it is no image, or does not suit the model.
+        """
+        return transform_image(image, self.transforms, name, self.bundle.graph.dtype)
+
+    def answer(self, images: np.ndarray, names: list[str]) -> list[dict[str, Any]]:
+        """One result for each image of a batch that `prepare` has made, all of one shape.
+
+        Raises:
+            NumericsError: an answer is not finite.
+        """
+        return answer_batch(self.graph, images, self.postprocess, names)

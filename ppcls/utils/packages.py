@@ -65,9 +65,11 @@ OPTIONAL = (
     Package(("paddle2onnx",), "==2.1.0", "export to ONNX; has no wheel for Python 3.13"),
     Package(("onnx",), ">=1.16.1,<=1.17.0", "comes with paddle2onnx"),
     Package(("onnxruntime",), ">=1.19", "export to ONNX, Global.runtime"),
-    Package(("ml_dtypes",), ">=0.4", "export to int8"),
+    Package(("ml-dtypes",), ">=0.4", "export to int8"),
     Package(("visualdl",), ">=2.5.3", "Global.use_visualdl"),
     Package(("matplotlib",), ">=3.8", "tools/plot_curves.py"),
+    Package(("aiohttp",), ">=3.11", "tools/serve.py"),
+    Package(("prometheus-client",), ">=0.20", "tools/serve.py"),
     Package(("s3fs",), ">=2024.6", "s3:// addresses"),
 )
 
