@@ -13,6 +13,7 @@ from ppcls.data.images import transform_image
 from ppcls.deploy.answers import answer_batch, answers
 from ppcls.deploy.bundle import AUTO, load_bundle
 from ppcls.deploy.graph import DeployedGraph
+from ppcls.deploy.whole import read_whole
 
 
 class Classifier:
@@ -37,10 +38,10 @@ class Classifier:
     def __init__(
         self, directory: str | os.PathLike, runtime: str = AUTO, device: str = "cpu", threads: int | None = None
     ) -> None:
-        self.bundle = load_bundle(directory)
+        self.graph = read_whole(directory, lambda: DeployedGraph(load_bundle(directory), runtime, device, threads))
+        self.bundle = self.graph.bundle
         self.transforms = self.bundle.build_transforms()
         self.postprocess = self.bundle.build_postprocess()
-        self.graph = DeployedGraph(self.bundle, runtime, device, threads)
         self.description = self.graph.description
 
     def __call__(self, paths: Sequence[str], batch_size: int = 1) -> Iterator[dict[str, Any]]:

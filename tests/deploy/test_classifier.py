@@ -2,6 +2,7 @@
 """A bundle answers by itself: as the trained model does, in every engine, and without Paddle."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,14 @@ import toys
 
 from ppcls.config import load_config
 from ppcls.data.images import find_images
+from ppcls.deploy import classifier
+from ppcls.deploy.bundle import DESCRIPTION, KIND
 from ppcls.deploy.classifier import Classifier
 from ppcls.engine import Engine
 from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.logger import stop_logging
+from ppcls.utils.manifest import MANIFEST
+from ppcls.utils.storage import published
 
 pytest.importorskip("paddle2onnx")
 pytest.importorskip("onnxruntime")
@@ -101,3 +106,26 @@ def test_an_engine_whose_graph_is_not_there_is_refused(exported):
 def test_a_directory_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(StorageError, match="there is no such directory"):
         Classifier(tmp_path / "none")
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read_answers_with_one_export(exported, tmp_path, monkeypatch):
+    bundle, images, expected = exported
+    place = tmp_path / "bundle"
+    shutil.copytree(bundle, place)
+    build, calls = classifier.DeployedGraph, []
+
+    def replaced(*arguments):
+        calls.append(1)
+        if len(calls) == 1:
+            with published(place, KIND) as partial:
+                for path in bundle.iterdir():
+                    if path.name != MANIFEST:
+                        text = path.read_bytes()
+                        is_description = path.name == DESCRIPTION
+                        (partial / path.name).write_bytes(text.replace(b"night", b"abyss") if is_description else text)
+        return build(*arguments)
+
+    monkeypatch.setattr(classifier, "DeployedGraph", replaced)
+    assert b"night" in (bundle / DESCRIPTION).read_bytes()
+    assert Classifier(place, "paddle", threads=1).bundle.labels[0] == "abyss"
+    assert len(calls) == 2
