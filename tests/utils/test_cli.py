@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a tool ends: expected failures in one line each with their exit code, bugs with a traceback."""
 
+import signal
 import subprocess
 import sys
 
@@ -8,6 +9,15 @@ import pytest
 
 from ppcls.utils.cli import run
 from ppcls.utils.errors import ConfigError, DataError, NumericsError
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Those of this process, which go on after the tool's end."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def ending(main):
@@ -56,3 +66,86 @@ def test_a_reader_that_leaves_early_causes_no_message():
     assert tool.stderr.read() == b""
     assert tool.wait() == 0
     tool.stderr.close()
+
+
+WAITS = """
+import signal, sys, time
+from ppcls.utils.cli import run
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is started to ignore it
+
+def wait():
+    while True:  # not signal.pause: a signal just before it would not end it
+        time.sleep(0.01)
+
+def main():
+    try:
+        print("ready", flush=True)
+        wait()
+    finally:
+        print("closed", flush=True)
+        if sys.argv[1:]:
+            wait()
+
+run(main)
+"""
+
+
+@pytest.fixture
+def waiting():
+    """Start a tool that waits, and perhaps again while it closes what it has open."""
+    tools = []
+
+    def start(*more):
+        command = [sys.executable, "-c", WAITS, *more]
+        tools.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+        assert tools[-1].stdout.readline() == "ready\n"
+        return tools[-1]
+
+    yield start
+    for tool in tools:
+        tool.communicate()
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGTERM, 143, "stopped by signal 15 (SIGTERM)\n"), (signal.SIGINT, 130, "interrupted\n")],
+)
+def test_a_signal_ends_a_tool_with_a_line_when_it_has_closed_what_is_open(waiting, number, code, told):
+    tool = waiting()
+    tool.send_signal(number)
+    assert tool.communicate() == ("closed\n", told)
+    assert tool.returncode == code
+
+
+def test_a_second_sigterm_does_not_wait(waiting):
+    tool = waiting("again")
+    tool.send_signal(signal.SIGTERM)
+    assert tool.stdout.readline() == "closed\n"
+    tool.send_signal(signal.SIGTERM)
+    assert tool.communicate() == ("", "")
+    assert tool.returncode == 143
+
+
+FORKS = """
+import os, signal, time
+from ppcls.utils.cli import run
+
+def main():
+    mine, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        os.write(theirs, b"a signal to a fork that has not begun is lost")
+        while True:
+            time.sleep(0.01)
+    os.read(mine, 1)
+    os.kill(child, signal.SIGTERM)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+
+run(main)
+"""
+
+
+def test_what_a_tool_has_forked_ends_without_a_word():
+    done = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("143\n", "")
