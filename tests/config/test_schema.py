@@ -89,7 +89,7 @@ def test_a_sampler_without_a_name_is_the_usual_one(write):
         ("Global.epochs=None", "Global.epochs: expected a whole number; got 'None'"),
         ("Global.epochs=true", "Global.epochs: expected a whole number; got true"),
         ("Global.image_shape=[3, 224]", "Global.image_shape: expected 3 values; got 2"),
-        ("Global.image_shape=[3, 0, 1]", "Global.image_shape.1: expected at least 1; got 0"),
+        ("Global.image_shape=[3, 0, 1]", "Global: image_shape must have a height and a width, or -1 for both; got [3, 0, 1]"),
         ("Global.iter_per_epoch=0", "Global.iter_per_epoch: expected at least 1; got 0"),
         ("Global.use_dali=true", "Global.use_dali: only false is supported; got true"),
         ("Global.eval_mode=retrieval", "Global.eval_mode: only 'classification' is supported; got 'retrieval'"),
