@@ -18,7 +18,7 @@ EXTRAS = {
     # Not on PyPI: needs PPCLS_WITHOUT_PADDLE=1 and Paddle's own index; README.md has the whole command.
     "gpu": ["paddlepaddle-gpu>=3.3.1,<3.4"],
     # paddle2onnx holds onnx at 1.17 or below; neither has a wheel for Python 3.13. ml_dtypes is for int8 alone.
-    "onnx": ['paddle2onnx==2.1.0; python_version < "3.13"', "onnxruntime>=1.19", "ml_dtypes>=0.4"],
+    "onnx": ['paddle2onnx==2.1.0; python_version < "3.13"', "onnxruntime>=1.19", "ml-dtypes>=0.4"],
     "visualdl": ["visualdl>=2.5.3"],
     "plot": ["matplotlib>=3.8"],
     # Object storage as s3://; it brings fsspec. Other schemes need their own package, such as gcsfs for gs://.

@@ -59,11 +59,11 @@ class ServedModel:
 
     def _try_out(self, max_batch: int) -> None:
         """Answer an image of noise, alone and in the largest batch."""
-        image = self._noise()
+        directory, image = self.classifier.bundle.directory, self._noise()
         for size in {1, max_batch}:
-            names = [f"image {number} of noise" for number in range(size)]
+            names = [f"{directory}: image {number} of noise" for number in range(size)]
             if len(self.answer(np.stack([image] * size), names)) != size:
-                raise StorageError(f"{self.classifier.bundle.directory}: its postprocessing loses answers")
+                raise StorageError(f"{directory}: its postprocessing loses answers")
 
     def _noise(self) -> np.ndarray:
         """An image through the preprocessing: a large one, or one of the graph's own size where nothing resizes it."""

@@ -92,6 +92,7 @@ class Server:
         """
         metrics = Metrics()
         self.service = Service(model, self.limits, metrics)
+        del model  # which may be replaced, and is not to be held then
         self.connections = Connections(self.limits, metrics)
         self.app = App(self.service, self.connections, self.serving.token)
         self.reloader = Reloader(self.serving.directory, self.serving.load, self.service)
@@ -114,7 +115,7 @@ class Server:
             self._spawn(self.connections.sweep())
             if self.serving.reload_seconds:
                 self._spawn(self.reloader.watch(self.serving.reload_seconds))
-            self._say_ready(model, listening)
+            self._say_ready(self.service.model, listening)
             await self._stopping.wait()
             await self._drain(listening)
         finally:
@@ -197,10 +198,10 @@ def serve(serving: Serving) -> None:
     Raises:
         PpclsError: the bundle cannot be used, or the address not be listened at.
     """
-    model = serving.load()
+    models = [serving.load()]
 
     async def life() -> None:
-        await Server(serving).run(model)
+        await Server(serving).run(models.pop())
 
     asyncio.run(life())
 

@@ -17,9 +17,9 @@ SIZE = 32
 GAIN = 10.0
 
 
-def write_bundle(directory, labels=COLORS, work=0, size=SIZE, topk=3):
+def write_bundle(directory, labels=COLORS, work=0, size=SIZE, gain=GAIN, num_classes=3, resize=None):
     """Logits are ten times the mean of each channel (0..1); ``work`` convolutions make it slow, and change nothing."""
-    weight = numpy_helper.from_array(np.eye(3, len(labels), dtype=np.float32) * GAIN, "weight")
+    weight = numpy_helper.from_array(np.eye(3, num_classes, dtype=np.float32) * np.float32(gain), "weight")
     nodes = [
         helper.make_node("GlobalAveragePool", ["x"], ["pooled"]),
         helper.make_node("Flatten", ["pooled"], ["means"]),
@@ -49,7 +49,7 @@ def write_bundle(directory, labels=COLORS, work=0, size=SIZE, topk=3):
         nodes,
         "toy",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, size, size])],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(labels)])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", num_classes])],
         tensors,
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
@@ -58,18 +58,18 @@ def write_bundle(directory, labels=COLORS, work=0, size=SIZE, topk=3):
         "Global": {
             "model_name": "ToyColors",
             "image_shape": [3, size, size],
-            "class_num": len(labels),
+            "class_num": num_classes,
             "softmax": False,
         },
         "PreProcess": {
             "transform_ops": [
                 {"DecodeImage": {"to_rgb": True}},
-                {"ResizeImage": {"size": size}},
+                {"ResizeImage": {"size": resize or size}},
                 {"NormalizeImage": {"scale": "1.0/255.0", "mean": [0, 0, 0], "std": [1, 1, 1], "order": ""}},
                 {"ToCHWImage": None},
             ]
         },
-        "PostProcess": {"Topk": {"topk": topk, "label_list": list(labels)}},
+        "PostProcess": {"Topk": {"topk": 3, "label_list": list(labels)}},
     }
     about = {
         "format": 1,
