@@ -94,7 +94,7 @@ class Engine:
                     stack.enter_context(self.parts.mirror or nullcontext())
             # Inside the mirror, which copies what is written at the end.
             record = stack.enter_context(RunRecord(self.parts.output_dir, self.settings.epochs))
-            peers = stack.enter_context(self._peers(lambda error: record.__exit__(type(error), error, None)))
+            peers = stack.enter_context(self._peers(partial(self._say_last_words, record)))
             return self._train(record, peers)
 
     def _train(self, record: RunRecord, peers: Peers) -> TrainState:
@@ -219,6 +219,12 @@ class Engine:
         start_logging(path, stream, enabled)
         for warning in self.config.warnings:
             logger.warning("%s", warning)
+
+    def _say_last_words(self, record: RunRecord, error: BaseException) -> None:
+        """Do what has to be done when the main thread cannot, as it waits for a process that has failed."""
+        record.__exit__(type(error), error, None)
+        if "checkpointer" in vars(self.parts):
+            self.parts.checkpointer.__exit__(type(error), error, None)
 
     def _peers(self, last_words: Callable[[BaseException], None] | None = None) -> Peers:
         return Peers(self.settings.stall_timeout, self.parts.output_dir, last_words)

@@ -38,6 +38,8 @@ FIRST_BATCH = 10
 """So many times as long as any later batch the first one may take, with all that comes before it."""
 GRACE_SECONDS = 2.0
 """How long a main thread has to end by itself once another process has failed; and stacks, to be written."""
+LAST_WORDS_SECONDS = 4.0
+"""How long a process that its thread ends has for what is being written."""
 POLL_SECONDS = 0.1
 FAREWELL_SECONDS = 0.2
 """How long the end of a process waits for the others to hear of it."""
@@ -141,7 +143,7 @@ class Peers:
         # What cannot be written, as the disk hangs, must not keep the process.
         words = threading.Thread(target=self._say_last_words, args=(error,), daemon=True)
         words.start()
-        words.join(GRACE_SECONDS)
+        words.join(LAST_WORDS_SECONDS)
         leave(error.exit_code)
 
     def _say_last_words(self, error: PeerError) -> None:
@@ -224,7 +226,7 @@ class Peers:
         beats, self._beats = self._beats, pulse.beats()
         self._still = self._still + seconds if beats == self._beats else 0.0
         limit = self._limit()
-        if limit:
+        if limit and self._link is None:
             dump_later(limit + 1)  # for a main thread that lets no other one run
         own = self._report(limit)
         for report in self._reports.values():
@@ -272,7 +274,7 @@ class Peers:
             # Their lines are still there, so the numbers are still theirs.
             for process in [self._processes[rank] for rank in self._link.lines]:
                 if process.is_near(self._own):
-                    os.kill(process.pid, signal.SIGKILL)
+                    os.kill(process.pid, signal.SIGABRT)  # which shows its stack, without Python's help
         self._end(PeerError(text))
 
     def _warn_of_stall(self, own: Report) -> None:

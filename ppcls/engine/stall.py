@@ -99,22 +99,25 @@ def culprits(
         patience: seconds of silence after which one counts as deaf.
         seconds: without any progress.
     """
-    others = next((report.place for report in reports.values() if report.place), "")
+    tail = f"none of {len(processes)} processes has made progress for {seconds:.0f} s"
     deaf = [rank for rank, report in reports.items() if report.silent > patience]
     busy = [rank for rank, report in reports.items() if not report.waits and rank not in deaf]
     if deaf:
         told = [
             f"process {rank} ({_whereabouts(processes[rank], own)}) does not answer"
-            f"{f', last heard from at {reports[rank].last}' if reports[rank].last else f', the others are at {others}'}"
+            + (f", last heard from at {reports[rank].last}" if reports[rank].last else "")
             for rank in sorted(deaf)
         ]
+        # All go through the batches together: where the others are it must have been.
+        others = next((report.place for rank, report in reports.items() if report.place and rank not in deaf), "")
+        tail = f"{f'the others are at {others}; ' if others else ''}{tail}"
     elif busy and len(busy) < len(reports):
         told = [f"process {rank} stands still at {reports[rank].last}" for rank in sorted(busy)]
     else:
         told = [f"process {rank} waits at {report.last}" for rank, report in sorted(reports.items())]
     if len(told) > MAX_NAMED:
         told[MAX_NAMED:] = [f"and {len(told) - MAX_NAMED} more"]
-    return f"{'; '.join(told)}; none of {len(processes)} processes has made progress for {seconds:.0f} s"
+    return "; ".join([*told, tail])
 
 
 def _whereabouts(process: Process, own: Process) -> str:

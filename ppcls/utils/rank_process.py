@@ -18,7 +18,7 @@ KEPT_LINES = 200
 SHOWN_LINES = 40
 _PR_SET_PDEATHSIG = 1
 """Its number in Linux's ``prctl.h``."""
-_TRACEBACK = "Traceback (most recent call last):"
+_HEADS = ("Traceback (most recent call last):", "Fatal Python error: ")
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
@@ -145,11 +145,11 @@ class RankProcess:
         return message[-1].strip() if message else f"exit code {code}, without a message"
 
     def message(self) -> list[str]:
-        """The end of what it printed to stderr: its last traceback, or its last line."""
+        """The end of what it printed to stderr: its last traceback or stack, or its last line."""
         lines = list(self._lines)
         while lines and not lines[-1].strip():
             lines.pop()
-        starts = [number for number, line in enumerate(lines) if line.startswith(_TRACEBACK)]
+        starts = [number for number, line in enumerate(lines) if line.startswith(_HEADS)]
         if not starts:
             return lines[-1:]
         head, *rest = lines[starts[-1] :]

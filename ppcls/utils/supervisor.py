@@ -18,10 +18,9 @@ from ppcls.utils.rank_process import RankProcess
 from ppcls.utils.rendezvous import Outcome, Rendezvous, Start, Verdict
 
 POLL_SECONDS = 0.1
-LEAVE_SECONDS = 5.0
-"""How long processes have to end by themselves once one has failed; ours need about 2, and 4 when they write stacks."""
-TERMINATE_SECONDS = 3.0
-"""And once they are asked to."""
+ENDING = ((6.0, signal.SIGTERM), (9.0, signal.SIGABRT), (10.0, signal.SIGKILL))
+"""Seconds after the first failure, and what those that still run are sent: ours end before, having written what they
+were writing; SIGABRT shows the stacks of one that hangs."""
 MAX_WAIT_SECONDS = 60.0
 """Between two starts."""
 FORWARDED = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
@@ -199,8 +198,8 @@ class Supervisor:
     def _watch(self) -> RankProcess | None:
         """Wait until all have ended; gives the one that failed first, of those that did not end for another's sake."""
         running, failed = list(self._group), []
-        deadlines = [LEAVE_SECONDS, LEAVE_SECONDS + TERMINATE_SECONDS]
         failed_at: float | None = None
+        steps = list(ENDING)
         while running:
             self._hear(running)
             for process in [process for process in running if process.poll() is not None]:
@@ -210,15 +209,11 @@ class Supervisor:
                     failed.append(process)
                     failed_at = failed_at or time.monotonic()
             now = time.monotonic()
-            if failed_at is not None and deadlines and now - failed_at > deadlines[0] and self._stopped_by is None:
-                is_last = len(deadlines) == 1
-                deadlines.pop(0)
+            if failed_at is not None and steps and now - failed_at > steps[0][0] and self._stopped_by is None:
+                _, number = steps.pop(0)
                 for process in running:
                     process.is_ended_by_us = True
-                    if is_last:
-                        process.kill()
-                    else:
-                        process.send(signal.SIGTERM)
+                    process.send(number)
             if self._kill_at is not None and now > self._kill_at:
                 for process in running:
                     process.kill()

@@ -35,11 +35,12 @@ def test_seconds_without_a_word_count_as_without_progress():
     [
         (
             {0: Report(9, 9, "epoch 1, batch 2", "a.py:1 in f", True), 1: Report(9, 9, "epoch 1, batch 1", silent=9)},
-            "process 1 (pid 2, on elsewhere) does not answer, last heard from at epoch 1, batch 1",
+            "process 1 (pid 2, on elsewhere) does not answer, last heard from at epoch 1, batch 1; "
+            "the others are at epoch 1, batch 2",
         ),
         (
             {0: Report(9, 9, "epoch 1, batch 2", "a.py:1 in f", True), 1: Report(silent=9)},
-            "process 1 (pid 2, on elsewhere) does not answer, the others are at epoch 1, batch 2",
+            "process 1 (pid 2, on elsewhere) does not answer; the others are at epoch 1, batch 2",
         ),
         (
             {0: Report(9, 9, "epoch 1, batch 2", "a.py:1 in f", False), 1: Report(9, 9, "", "b.py:1 in g", True)},

@@ -109,9 +109,10 @@ def test_the_first_failure_ends_all_and_is_said_once(launched, times, counted, w
         (told,) = lines_with(done.stderr, "launch: process")
         assert f"process {rank} failed: " in told and f"(exit code {code})" in told
         assert cause in told
-        # A bug is shown with its traceback, from where it happened; what other processes make of it, with none.
+        # A bug or crash is shown with its stack, from where it happened; what other processes make of it, with none.
         assert done.stderr.count("Traceback (most recent call last)") == (code == 1), done.stderr
-        assert ("in fail\n" in done.stderr) == (code == 1)
+        assert done.stderr.count("Fatal Python error: Segmentation fault") == (code == 139), done.stderr
+        assert ("in fail\n" in done.stderr) == (code in (1, 139))
         others = lines_with(done.stderr, "ended; see its message")
         assert others == ([f"process {rank} ended; see its message"] if rank == 1 and code != 137 else [])
     counted(len(failing))
@@ -195,11 +196,11 @@ def test_a_process_that_stands_still_is_named_and_all_say_where_they_are(
         logs = [(tmp_path / "log" / f"rank_{number}.log").read_text() for number in range(2)]
         message = next(filter(None, (lines_with(log, "has made progress for") for log in logs)))[0]
         assert any(message.startswith(told.format(rank, pid)) for pid in pids), message
-        assert re.search("at epoch 1, batch [12]", message)
+        assert "at epoch 1, batch 2" in message
         assert str(tmp_path / "output" / "stalled") in message
         waiting = (tmp_path / "output" / "stalled" / f"rank_{1 - rank}.txt").read_text()
         assert "epoch 1, batch 2" in waiting and "in backward" in waiting
-        # One that lets no thread of Python run has its stack written by another means.
+        # One that lets no thread of Python run says where it is when the supervisor ends it.
         stacks = tmp_path / "output" / "stalled" / f"rank_{rank}.txt"
         stack = logs[rank] if what == "hang without a word" else stacks.read_text()
         assert "toy_faults.py" in stack
@@ -216,7 +217,7 @@ def test_with_paddles_launcher_a_process_that_stands_still_is_named(launched, tm
     done = launched(PLAIN, fault, "Global.stall_timeout=2")
     assert done.returncode == PeerError.exit_code
     (message,) = set(lines_with(done.stdout, "has made progress for"))
-    assert re.match(r"process 1 \(pid \d+(, \w+)?\) does not answer, .*epoch 1, batch [12]", message)
+    assert re.match(r"process 1 \(pid \d+.*\) does not answer.*; the others are at epoch 1, batch 2", message)
     assert "in backward" in (tmp_path / "output" / "stalled" / "rank_0.txt").read_text()
 
 
@@ -260,6 +261,6 @@ def test_supervisors_of_two_machines_start_again_together(ranks, tmp_path, toy_d
     printed = [machine.communicate(timeout=SECONDS)[1] for machine in machines]
     assert [machine.returncode for machine in machines] == [0, 0], printed
     assert "process 1 failed: killed by SIGKILL" in printed[1]
-    assert "continuing from" in printed[0] + (tmp_path / "log_0" / "rank_0.log").read_text()
     assert "starting again in 0.05 s, 1 of 1" in printed[0]
     assert (tmp_path / "output" / "epoch_2").is_dir()
+    assert (tmp_path / "log_1" / "rank_1.log").is_file()

@@ -79,6 +79,7 @@ def main():
         server.connect(os.environ["TOY_RANKS"])
         names = [name for name in os.environ if name.startswith(("PADDLE_", "PPCLS_", "TOY_", "FLAGS_"))]
         request = {
+            "tool": "train",
             "arguments": sys.argv[1:],
             "log": f"/proc/{os.getpid()}/fd/2",
             "environment": {"TOY_LAUNCHER": str(os.getppid()), **{name: os.environ[name] for name in names}},
@@ -86,7 +87,7 @@ def main():
         server.sendall(json.dumps(request).encode() + b"\n")
         answers = server.makefile()
         pid = int(answers.readline())
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGABRT):
             signal.signal(number, lambda number, frame: os.kill(pid, number))
         code = int(answers.readline())
     if code < 0:

@@ -35,7 +35,10 @@ def fail():
         while True:
             time.sleep(3600)
     if what == "hang without a word":
-        ctypes.PyDLL(None).sleep(3600)  # no other thread of Python runs meanwhile
+        # No other thread of Python runs meanwhile, and no signal ends it.
+        mutex = ctypes.create_string_buffer(256)
+        ctypes.PyDLL(None).pthread_mutex_lock(mutex)
+        ctypes.PyDLL(None).pthread_mutex_lock(mutex)
     if what == "take 0.2 s":
         time.sleep(0.2)
         return
