@@ -20,6 +20,7 @@ import paddle
 from ppcls.data.loader import Batch, Loader
 from ppcls.engine.agreement import Agreement
 from ppcls.engine.callbacks import Callback, EvaluationLeft
+from ppcls.engine.peers import SUPERVISED
 from ppcls.utils import dist
 from ppcls.utils.errors import Stopped
 
@@ -60,7 +61,8 @@ class Signals(Callback):
     A second signal to end is obeyed at once, by a thread: the main thread may be in a long computation, and Python's
     handlers wait for it. What is published is whole at any time, so that harms nothing.
 
-    SIGTERM and SIGINT stay ignored where they are (SIGINT is, in the background). Outside of the main thread, nothing is handled.
+    SIGTERM and SIGINT stay ignored where they are (SIGINT is, in the background). Outside of the main thread nothing is
+    handled.
 
     Args:
         agreement: how the processes act together.
@@ -198,7 +200,8 @@ class Signals(Callback):
 
     def _listen(self, heard: socket.socket) -> None:
         """In a thread: the system's handler sends the number of each signal as it arrives."""
-        same_seconds = SAME_SECONDS_LAUNCHED if "PADDLE_TRAINER_ID" in os.environ else SAME_SECONDS
+        by_paddle = "PADDLE_TRAINER_ID" in os.environ and SUPERVISED not in os.environ
+        same_seconds = SAME_SECONDS_LAUNCHED if by_paddle else SAME_SECONDS
         first: float | None = None
         with heard:
             while told := heard.recv(1):
