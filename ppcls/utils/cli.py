@@ -35,14 +35,16 @@ def run(main: Callable[[], None]) -> NoReturn:
         log_traceback(error)
         print(error, file=sys.stderr)
         raise SystemExit(exit_code_of(error)) from None
+    except Stopped as error:
+        _exit_at_signals(error.exit_code)
+        with suppress(OSError):  # the terminal may have gone
+            print(error, file=sys.stderr)
+        # Whoever sent it waits, and all is closed: Python's own end takes Paddle a second or more, in which another
+        # signal (launchers send several) would make this the end of a process that was killed.
+        leave(error.exit_code)
     except KeyboardInterrupt as error:
-        code = exit_code_of(error)
-        _handle_signals(lambda *_: os._exit(code))  # another one cuts this short
-        print(str(error) or "interrupted", file=sys.stderr)
-        # At its end Python gives signals back their defaults, and Paddle takes a while to end: one that comes now, as
-        # launchers send several, would make it the end of a process that a signal killed.
-        _handle_signals(signal.SIG_IGN)
-        raise SystemExit(code) from None
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(exit_code_of(error)) from None
     except BrokenPipeError:
         # The reader (such as `head`) has left; without this, Python complains once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -73,18 +75,18 @@ def _raise_at_sigterm() -> None:
     def stop(number: int, frame: FrameType | None) -> None:
         if os.getpid() != owner:  # a process that was forked to help, and is not to clean up after this one
             os._exit(Stopped(number).exit_code)
-        _handle_signals(lambda *_: os._exit(Stopped(number).exit_code))
+        _exit_at_signals(Stopped(number).exit_code)
         raise Stopped(number)
 
     signal.signal(signal.SIGTERM, stop)
 
 
-def _handle_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:
-    """Have this done about signals that ask the tool to end, unless they are ignored."""
+def _exit_at_signals(code: int) -> None:
+    """From now on a signal cuts the ending short."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, handler)
+                signal.signal(number, lambda *_: os._exit(code))
 
 
 def exit_code_of(error: BaseException | None) -> int:
