@@ -58,7 +58,8 @@ def connect(timeout: float | None = None) -> None:
         try:
             meet(rank())
             paddle.distributed.init_parallel_env()
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, SystemError, ValueError) as error:
+            # SystemError: somebody has not come for 900 s (Paddle 3.3.1).
             # ValueError: a signal, at which Paddle's reading from a socket fails; its handler raises in this line.
             time.sleep(0)
             raise PeerError(

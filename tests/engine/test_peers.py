@@ -13,6 +13,7 @@ from ppcls.engine.callbacks import Callback
 from ppcls.engine.peer_link import MAX_LINE_BYTES, Line, Link
 from ppcls.engine.stall import Process, Report, culprits, stands_still
 from ppcls.utils import dist, pulse
+from ppcls.utils.errors import PeerError
 
 HERE = Process("here", 1, "pid:[1]")
 ELSEWHERE = Process("elsewhere", 2, "pid:[1]")
@@ -152,3 +153,16 @@ def test_images_read_in_workers_are_progress(train):
     beats, batches = pulse.beats() - before[0], pulse.batches() - before[1]
     assert batches == 3  # the fourth was the last, and nobody asked for another
     assert beats >= batches + 4 * 8 - 4  # two processes that beat at once may count as one
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, SystemError])
+def test_processes_that_never_come_are_one_line(monkeypatch, kind):
+    def meet(rank):
+        raise kind("(Fatal) _timeout:900\n elapsed:901 (at tcp_store.cc:433)")
+
+    monkeypatch.setattr(dist, "world_size", lambda: 2)
+    monkeypatch.setattr(dist, "meet", meet)
+    with pytest.raises(PeerError) as refused:
+        dist.connect()
+    assert str(refused.value).startswith("process 0 cannot reach the others: (Fatal) _timeout:900 elapsed:901")
+    assert "\n" not in str(refused.value)
