@@ -150,7 +150,8 @@ class Batcher:
 
 def _answer(batch: list[Job]) -> list[Outcome]:
     try:
-        images, names = np.stack([job.image for job in batch]), [job.name for job in batch]
+        images = np.stack([job.image for job in batch]) if batch[1:] else batch[0].image[None]
+        names = [job.name for job in batch]
         results = batch[0].model.answer(images, names)
         return [Outcome(job.request, job.place, ANSWERED, result) for job, result in zip(batch, results)]
     except Exception as error:  # noqa: BLE001 (whatever an engine raises, the next batch may be good)

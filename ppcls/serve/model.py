@@ -13,10 +13,10 @@ import cv2
 import numpy as np
 
 from ppcls.deploy.classifier import Classifier
+from ppcls.deploy.whole import read_whole
 from ppcls.utils.errors import DataError, StorageError
 from ppcls.utils.manifest import MANIFEST
 
-NUM_TRIES = 3
 TRIAL_SIZE = 512
 """Height and width of the image that is put through the preprocessing; larger than what recipes cut out."""
 
@@ -43,17 +43,12 @@ class ServedModel:
     def __init__(
         self, directory: str | os.PathLike, runtime: str, device: str, threads: int | None, max_batch: int
     ) -> None:
-        for _ in range(NUM_TRIES):
-            self.sha256 = manifest_sha256(directory)
-            self.classifier = Classifier(directory, runtime, device, threads)
-            # Engines read the files after they were verified: the directory has to be the same one still.
-            if manifest_sha256(directory) == self.sha256:
-                break
-        else:
-            raise StorageError(f"{directory}: was replaced {NUM_TRIES} times while it was read; try again")
-        if "paddle" in sys.modules:
+        self.sha256, self.classifier = read_whole(
+            directory, lambda: (manifest_sha256(directory), Classifier(directory, runtime, device, threads))
+        )
+        if paddle := sys.modules.get("paddle"):
             # Its handlers, of SIGTERM among others, would stand in the way of the server's.
-            sys.modules["paddle"].disable_signal_handler()
+            paddle.disable_signal_handler()
         self.prepare, self.answer = self.classifier.prepare, self.classifier.answer
         self._try_out(max_batch)
 

@@ -24,6 +24,7 @@ from ppcls.serve.service import Service
 from ppcls.serve.token import Token
 from ppcls.utils.cli import leave
 from ppcls.utils.errors import ConfigError
+from ppcls.utils.stderr import keep_for_python
 
 logger = logging.getLogger(__name__)
 LINGER_SECONDS = 2.0
@@ -142,10 +143,8 @@ class Server:
     def _say_ready(self, model: ServedModel, listening: asyncio.base_events.Server) -> None:
         host, port = listening.sockets[0].getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        if self.serving.token is None and not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
-            logger.warning(
-                "listening at %s without a token: whoever reaches this address can ask; see --token_file", host
-            )
+        if warning := exposure(host, self.serving.token):
+            logger.warning("%s", warning)
         logger.info(
             "%s answers at %s (%s, batches of up to %d); Ctrl-C or SIGTERM ends it",
             *(model.classifier.bundle.graph.model_name, url, model.classifier.description, self.limits.max_batch),
@@ -166,7 +165,8 @@ class Server:
                 self.limits.drain_seconds,
             )
         else:
-            logger.info("ended: the %d requests under way were answered", taken)
+            total = self.service.num_answered
+            logger.info("ended: the %d requests under way were answered; %d images answered in all", taken, total)
 
     def _take_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -192,6 +192,13 @@ class Server:
         task.add_done_callback(self._tasks.discard)
 
 
+def exposure(host: str, token: Token | None) -> str | None:
+    """What is to be said of listening at an address; None where there is nothing."""
+    if token is not None or ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        return None
+    return f"listening at {host} without a token: whoever reaches this address can ask; see --token_file"
+
+
 def serve(serving: Serving) -> None:
     """Serve until a signal ends it.
 
@@ -199,6 +206,7 @@ def serve(serving: Serving) -> None:
         PpclsError: the bundle cannot be used, or the address not be listened at.
     """
     models = [serving.load()]
+    keep_for_python()
 
     async def life() -> None:
         await Server(serving).run(models.pop())

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from ppcls.data.transforms.image_header import image_size
-from ppcls.serve.batcher import BAD, FAILED, LATE, Batcher, Job, Outcome, Request
+from ppcls.serve.batcher import ANSWERED, BAD, FAILED, LATE, Batcher, Job, Outcome, Request
 from ppcls.serve.limits import Limits
 from ppcls.serve.metrics import Metrics
 from ppcls.serve.model import ServedModel
@@ -37,11 +37,12 @@ class Service:
         model: what answers the requests that come from now on; may be replaced at any time.
         num_images: taken in and not answered yet.
         num_taken: images that were ever taken in.
+        num_answered: images that the model has ever answered.
     """
 
     def __init__(self, model: ServedModel, limits: Limits, metrics: Metrics) -> None:
         self.model, self.limits, self.metrics = model, limits, metrics
-        self.num_images = self.num_taken = 0
+        self.num_images = self.num_taken = self.num_answered = 0
         self._loop = asyncio.get_running_loop()
         self._pool = ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode")
         self._batcher = Batcher(limits.max_batch, limits.max_delay_ms / 1000, metrics, self._from_thread)
@@ -116,6 +117,7 @@ class Service:
         for request, place, outcome, result in outcomes:
             request.results[place], request.outcomes[place] = result, outcome
             request.num_open -= 1
+            self.num_answered += outcome == ANSWERED
             self.metrics.images.labels(outcome).inc()
             if not request.num_open:
                 request.on_done()

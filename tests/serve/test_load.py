@@ -131,7 +131,7 @@ def test_an_image_that_the_model_fails_at_does_not_cost_the_others_their_answers
 
 def test_an_answer_that_is_not_finite_is_no_answer(start, in_background):
     server = start()
-    server.model.classifier.graph = lambda images: np.full([len(images), 3], np.nan)
+    server.model.classifier.graph.predictor = lambda images: np.full([len(images), 3], np.nan)
     answer = server.ask(RED)
     assert (answer.status, list(answer.said["results"][0])) == (500, ["file_name", "error"])
 

@@ -18,6 +18,8 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 60
 """Seconds after which a test gives up; nothing is expected to take as long."""
+BEFORE = []
+"""What stands between Python and the tool."""
 
 
 class Answer(NamedTuple):
@@ -185,7 +187,7 @@ class ServerProcess:
 
     def __init__(self, directory, *options, log):
         self.log = Path(log)
-        command = [sys.executable, str(ROOT / "tools" / "serve.py"), "--bundle", str(directory), "--port", "0"]
+        command = [sys.executable, *BEFORE, str(ROOT / "tools" / "serve.py"), "--bundle", str(directory), "--port", "0"]
         environment = {**os.environ, "PYTHONWARNINGS": "", "PYTHONUNBUFFERED": "1"}
         with self.log.open("wb") as file:
             self.process = subprocess.Popen(
@@ -200,10 +202,11 @@ class ServerProcess:
         self.lines = []
         for line in self.process.stdout:
             self.lines.append(line)
-            if found := re.search(r" at http://127\.0\.0\.1:(\d+) ", line):
+            if found := re.search(r" at http://[\d.]+:(\d+) ", line):
                 self.port = int(found[1])
                 break
         else:
+            self.process.stdout.close()
             raise AssertionError(self.process.wait(), self.log.read_text())
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -216,8 +219,13 @@ class ServerProcess:
                 self._changed.notify_all()
 
     def wait_for_line(self, text):
+        self.wait_for_lines(text, 1)
+
+    def wait_for_lines(self, text, number):
         with self._changed:
-            assert self._changed.wait_for(lambda: any(text in line for line in self.lines), PATIENCE), self.lines
+            assert self._changed.wait_for(lambda: sum(text in line for line in self.lines) >= number, PATIENCE), (
+                self.lines
+            )
 
     def ask(self, *arguments, **named):
         return ask(self.port, *arguments, **named)

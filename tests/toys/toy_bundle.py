@@ -31,7 +31,7 @@ def write_bundle(directory, labels=COLORS, work=0, size=SIZE, gain=GAIN, num_cla
         last = "x"
         for number in range(work):
             channels = 3 if number == 0 else 64
-            kernel = rng.standard_normal([64, channels, 3, 3]).astype(np.float32) / np.sqrt(9 * channels)
+            kernel = rng.standard_normal([64, channels, 3, 3]).astype(np.float32) / np.float32(3 * channels**0.5)
             tensors.append(numpy_helper.from_array(kernel, f"kernel{number}"))
             made = f"convolved{number}"
             nodes.append(helper.make_node("Conv", [last, f"kernel{number}"], [made], pads=[1, 1, 1, 1]))
