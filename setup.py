@@ -19,6 +19,8 @@ EXTRAS = {
     "gpu": ["paddlepaddle-gpu>=3.3.1,<3.4"],
     # paddle2onnx holds onnx at 1.17 or below; neither has a wheel for Python 3.13. ml_dtypes is for int8 alone.
     "onnx": ['paddle2onnx==2.1.0; python_version < "3.13"', "onnxruntime>=1.19", "ml-dtypes>=0.4"],
+    # Answers from a bundle, without Paddle if PPCLS_WITHOUT_PADDLE=1.
+    "deploy": ["onnxruntime>=1.19"],
     "visualdl": ["visualdl>=2.5.3"],
     "plot": ["matplotlib>=3.8"],
     # Object storage as s3://; it brings fsspec. Other schemes need their own package, such as gcsfs for gs://.

@@ -53,6 +53,12 @@ RUN = {
     f"python tools/export_model.py {TRAINED} --onnx": "",
     "python tools/eval.py -c output/digits/config.yaml -o Global.bundle=inference/digits "
     "-o Global.runtime=onnxruntime": "",
+    "python tools/infer.py --bundle inference/digits dataset/digits/images/3": "",
+    "python tools/infer.py --bundle inference/digits --runtime onnxruntime --threads 1 "
+    "dataset/digits/images/3/0003.png": "",
+    "python tools/eval.py -c output/digits/config.yaml -o Global.bundle=inference/digits": "",
+    "python tools/eval.py -c output/digits/config.yaml -o Global.bundle=inference/digits "
+    "-o Global.runtime=paddle_onednn": "",
     "python tools/plot_curves.py output/digits -o curves.png": "",
     "python tools/doctor.py": "",
     "python tools/check_config.py -c configs/quick_start/digits.yaml --print": "",
@@ -79,6 +85,10 @@ RUN = {
     "-o DataLoader.Train.loader.num_workers=0",
     "python tools/train.py -c configs/quick_start/digits.yaml -o Global.epochs=12 "
     "-o Global.checkpoints=auto": f"{QUICK} -o Global.epochs=2",
+    "python tools/train.py -c configs/quick_start/digits.yaml -o Global.checkpoints=auto": f"{QUICK} -o Global.epochs=2",
+    "python tools/launch.py --nproc_per_node 2 --devices cpu --max_restarts 3 tools/train.py "
+    "-c configs/quick_start/digits.yaml -o Global.output_dir=output/digits_supervised "
+    "-o Global.checkpoints=auto": QUICK,
     "python tools/make_lists.py --images dataset/my_images/train --output dataset/my_lists --val 0.2": "",
     "python tools/check_data.py -c configs/quick_start/digits.yaml": "--cache looks",
     "python tools/check_data.py --list dataset/digits/train_list.txt dataset/digits/val_list.txt --root dataset/digits "
@@ -106,6 +116,19 @@ NOT_RUN = {
     "ruff check . && ruff format --check . && mypy && python -m pytest": CI,
     f"python tools/train.py -c {DENSENET} -o Global.device=gpu": "needs ImageNet; tests/arch trains a DenseNet121",
     f"{LAUNCH} --gpus=0,1,2,3 tools/train.py -c {DENSENET} -o Global.device=gpu": "needs four GPUs",
+    f"python tools/launch.py --devices 0,1,2,3 --max_restarts 3 tools/train.py -c {DENSENET} -o Global.device=gpu "
+    "-o Global.checkpoints=auto": "needs four GPUs",
+    **dict.fromkeys(
+        [
+            "python tools/serve.py --bundle inference/digits --port 8000",
+            "curl --data-binary @dataset/digits/images/3/0003.png http://127.0.0.1:8000/predict",
+            "curl -F a=@dataset/digits/images/3/0003.png -F b=@dataset/digits/images/5/0005.png "
+            "http://127.0.0.1:8000/predict",
+            "curl http://127.0.0.1:8000/metrics",
+        ],
+        "serves until it is ended; tests/serve does the same",
+    ),
+    'PPCLS_WITHOUT_PADDLE=1 pip install ".[deploy]"': PACKAGING,
     "pip install .": PACKAGING,
     "cd ..": PACKAGING,
     "python -m ppcls.tools.check_config -c configs/quick_start/digits.yaml": PACKAGING,
