@@ -190,17 +190,17 @@ struct Tap {
     int weight_first, weight_second;
 };
 
-std::vector<Tap> taps(int from, int to) {
+// At the edge it weighs the same row twice, and the column once, which is rounded otherwise.
+std::vector<Tap> taps(int from, int to, bool is_row) {
     std::vector<Tap> result;
     const double scale = double(from) / to;
     for (int i = 0; i < to; ++i) {
         float place = float((i + 0.5) * scale - 0.5);
         int first = int(std::floor(place));
         place -= float(first);
-        if (first < 0) first = 0, place = 0;
-        if (first >= from - 1) first = from - 1, place = 0;
-        result.push_back({first, std::min(first + 1, from - 1), int(std::lrintf((1 - place) * 2048)),
-                          int(std::lrintf(place * 2048))});
+        if (!is_row && (first < 0 || first >= from - 1)) place = 0;
+        result.push_back({std::clamp(first, 0, from - 1), std::clamp(first + 1, 0, from - 1),
+                          int(std::lrintf((1 - place) * 2048)), int(std::lrintf(place * 2048))});
     }
     return result;
 }
@@ -229,7 +229,7 @@ Image resize(const Image& image, int height, int width) {
         }
         return result;
     }
-    const std::vector<Tap> columns = taps(image.width, width), lines = taps(image.height, height);
+    const std::vector<Tap> columns = taps(image.width, width, false), lines = taps(image.height, height, true);
     auto across = [&](const uint8_t* row, std::vector<int>& sums) {
         for (int x = 0; x < width; ++x) {
             const Tap& tap = columns[x];
