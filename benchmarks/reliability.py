@@ -4,7 +4,7 @@
 The tests that hold a promise are marked with its number (``tests/toys/promises.py``). This runs them, each in its
 ordinary number of trials, or with ``--full`` in a larger one, which takes an hour or two on two cores.
 
-    python benchmarks/reliability.py [--full] [--only F01 F02] [--counts FILE] [--killed-run FILE] [--output RELIABILITY.md]
+    python benchmarks/reliability.py [--full] [--only F01 F02] [--counts FILE] [--killed-run FILE] [--output FILE]
 
 With ``--counts`` several runs, each with ``--only`` some promises, make one page.
 """
@@ -56,8 +56,8 @@ def page(results: dict[str, dict], killed_run: dict | None) -> str:
     lines = [
         "# Reliability: what was promised, and what was measured",
         "",
-        "Written by `python benchmarks/reliability.py`, which runs the tests of each promise and counts their trials, here in the "
-        "numbers of `--full`, or where a row says so of the ordinary test suite. "
+        "Written by `python benchmarks/reliability.py --full`, which runs the tests of each promise in its full number of "
+        "trials; a row may say that its number is that of the ordinary test suite. "
         f"{machine}; Python {platform.python_version()}, {packages}. What the promises mean: "
         "[docs/reliability.md](docs/reliability.md).",
         "",
