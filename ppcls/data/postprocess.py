@@ -52,9 +52,12 @@ class Topk:
             logits: float [N, class_num].
             file_names: N names; without them the results have no ``file_name``.
         """
+        return self.of_probs(_softmax(logits), file_names)
+
+    def of_probs(self, probs: np.ndarray, file_names: list[str] | None = None) -> list[dict[str, Any]]:
+        """Return what calling this returns, for a model that ends in softmax."""
         labels = self.load_labels()
-        probs = _softmax(logits)
-        best = np.argsort(-probs, axis=1, kind="stable")[:, : self.topk]
+        best = (-probs).argsort(axis=1, kind="stable")[:, : self.topk]
         results = []
         for row, class_ids in enumerate(best.tolist()):
             result: dict[str, Any] = {

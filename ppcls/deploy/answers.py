@@ -35,16 +35,19 @@ def answers(
     """
     for start in range(0, len(paths), batch_size):
         chunk = paths[start : start + batch_size]
-        loaded: dict[int, np.ndarray] = {}
         results: dict[int, dict[str, Any]] = {}
+        of_one_shape: dict[tuple[int, ...], dict[int, np.ndarray]] = {}
         for index, path in enumerate(chunk):
             try:
-                loaded[index] = load_image(path, transforms, dtype)
+                image = load_image(path, transforms, dtype)
+                of_one_shape.setdefault(image.shape, {})[index] = image
             except DataError as error:
                 results[index] = {"file_name": path, "error": str(error)}
-        for indices in _of_one_shape(loaded):
-            batch, names = np.stack([loaded[index] for index in indices]), [chunk[index] for index in indices]
-            results.update(zip(indices, answer_batch(logits_of_images, batch, postprocess, names)))
+        for images in of_one_shape.values():
+            first, *others = images.values()
+            batch = np.stack([first, *others]) if others else first[None]
+            found = answer_batch(logits_of_images, batch, postprocess, [chunk[index] for index in images])
+            results.update(zip(images, found))
         yield from (results[index] for index in range(len(chunk)))
 
 
@@ -63,10 +66,3 @@ def answer_batch(
     if not np.isfinite(logits).all():
         raise NumericsError(f"{names[0]}: the model's answer is not finite; are its weights damaged?")
     return postprocess(logits, names)
-
-
-def _of_one_shape(images: dict[int, np.ndarray]) -> list[list[int]]:
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for index, image in images.items():
-        groups.setdefault(image.shape, []).append(index)
-    return list(groups.values())

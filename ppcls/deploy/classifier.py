@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.data.images import transform_image
+from ppcls.data.level_table import with_table
 from ppcls.deploy.answers import answer_batch, answers
 from ppcls.deploy.bundle import AUTO, load_bundle
 from ppcls.deploy.graph import DeployedGraph
@@ -40,9 +41,10 @@ class Classifier:
     ) -> None:
         self.graph = read_whole(directory, lambda: DeployedGraph(load_bundle(directory), runtime, device, threads))
         self.bundle = self.graph.bundle
-        self.transforms = self.bundle.build_transforms()
+        self.transforms = with_table(self.bundle.build_transforms())
         self.postprocess = self.bundle.build_postprocess()
         self.description = self.graph.description
+        self._ask, self._results = self.graph.answered_by(self.postprocess)
 
     def __call__(self, paths: Sequence[str], batch_size: int = 1) -> Iterator[dict[str, Any]]:
         """One result for each path, in order; an image that cannot be read gives its ``error``.
@@ -50,7 +52,7 @@ class Classifier:
         Raises:
             NumericsError: an answer is not finite.
         """
-        return answers(self.graph, paths, self.transforms, self.postprocess, batch_size, self.bundle.graph.dtype)
+        return answers(self._ask, paths, self.transforms, self._results, batch_size, self.bundle.graph.dtype)
 
     def prepare(self, image: bytes, name: str) -> np.ndarray:
         """The model's input for the bytes of one image file; may be called from several threads.
@@ -66,4 +68,4 @@ class Classifier:
         Raises:
             NumericsError: an answer is not finite.
         """
-        return answer_batch(self.graph, images, self.postprocess, names)
+        return answer_batch(self._ask, images, self._results, names)

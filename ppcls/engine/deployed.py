@@ -126,8 +126,8 @@ class DeployedParts(Parts):
 
     def answers(self, paths: Sequence[str]) -> Iterator[dict[str, Any]]:
         """What the bundle makes of images."""
-        graph = self.model.graph
-        return answers(graph, paths, self.transforms, self.postprocess, self.infer.batch_size, self.bundle.graph.dtype)
+        ask, results = self.model.graph.answered_by(self.postprocess)
+        return answers(ask, paths, self.transforms, results, self.infer.batch_size, self.bundle.graph.dtype)
 
     def _warn_of_difference(self, key: str, own: Sequence[Call], used: Sequence[Call]) -> None:
         ours, theirs = _described(own), _described(used)

@@ -110,3 +110,12 @@ def test_a_file_of_another_model_is_refused(tmp_path):
 def test_a_bad_setting_is_refused():
     with pytest.raises(ValueError, match="topk must be at least 1; got 0"):
         Topk(0)
+
+
+def test_probabilities_are_taken_as_they_are():
+    probs = np.array([[0.125, 0.5, 0.25, 0.125], [0.25, 0.25, 0.5, 0.0]], np.float32)
+    results = Topk(3).of_probs(probs, ["a.png", "b.png"])
+    assert [(each["class_ids"], each["scores"], each["file_name"]) for each in results] == [
+        ([1, 2, 0], [0.5, 0.25, 0.125], "a.png"),
+        ([2, 0, 1], [0.5, 0.25, 0.25], "b.png"),
+    ]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import toys
 
@@ -16,7 +17,7 @@ from ppcls.deploy import classifier
 from ppcls.deploy.bundle import DESCRIPTION, KIND
 from ppcls.deploy.classifier import Classifier
 from ppcls.engine import Engine
-from ppcls.utils.errors import ConfigError, StorageError
+from ppcls.utils.errors import ConfigError, DataError, StorageError
 from ppcls.utils.logger import stop_logging
 from ppcls.utils.manifest import MANIFEST
 from ppcls.utils.storage import published
@@ -129,3 +130,30 @@ def test_a_bundle_that_is_replaced_while_it_is_read_answers_with_one_export(expo
     assert b"night" in (bundle / DESCRIPTION).read_bytes()
     assert Classifier(place, "paddle", threads=1).bundle.labels[0] == "abyss"
     assert len(calls) == 2
+
+
+def test_probabilities_of_the_graph_are_those_of_its_logits(exported):
+    classifier = Classifier(exported[0], "onnxruntime")
+    assert classifier.bundle.graph.softmax
+    paths = find_images(str(exported[1]))
+    images = np.stack([classifier.prepare(Path(path).read_bytes(), path) for path in paths])
+    assert_same(classifier.answer(images, paths), classifier.postprocess(classifier.graph(images), paths))
+
+
+def test_a_postprocessing_that_takes_only_logits_gets_them(exported):
+    graph = Classifier(exported[0], "onnxruntime").graph
+
+    def only_logits(logits, names):
+        return []
+
+    assert graph.answered_by(only_logits) == (graph, only_logits)
+
+
+def test_images_of_another_shape_or_type_are_refused_also_behind_good_ones(exported):
+    graph = Classifier(exported[0], "onnxruntime").graph
+    good = np.zeros([2, *graph.bundle.graph.image_shape], np.float32)
+    expected = graph(good)
+    for bad in (good[:, :, 1:], good.astype(np.float64), good[:, :1]):
+        with pytest.raises(DataError, match="takes float32 images of"):
+            graph(bad)
+        np.testing.assert_array_equal(graph(good), expected)

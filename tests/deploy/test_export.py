@@ -141,7 +141,8 @@ def test_files_preprocessing_and_answers_in_batches_are_those_of_the_model(expor
     for size in (1, 3):
         np.testing.assert_allclose(predictor(np.stack(images[:size])), softmax(expected)[:size], atol=1e-6)
     # and the trained model can still be used and trained
-    np.testing.assert_array_equal(logits(net, paths), expected)
+    # Where in memory the images lie decides how Paddle adds up: the last bit may differ.
+    np.testing.assert_allclose(logits(net, paths), expected, rtol=1e-5, atol=1e-6)
     net.train()
     net(paddle.ones([2, 3, 20, 20])).sum().backward()
     assert net[0].weight.grad is not None

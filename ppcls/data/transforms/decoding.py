@@ -21,6 +21,7 @@ Its flags for reduced colour are these with a bit that asks for BGR."""
 
 MAX_FILE_BYTES = 2 << 30
 """Largest file that is read at once; no image that is decoded takes half of it."""
+_PART = 64 << 20
 
 # A file that cannot be decoded is told of in a DataError; OpenCV would print several lines more for each.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -110,8 +111,20 @@ def read_file(path: str | os.PathLike) -> bytes:
             raise DataError(
                 f"{os.fspath(path)}: {status.st_size} bytes, more than the {MAX_FILE_BYTES} that are read at once"
             )
-        with open(path, "rb") as file:
-            return file.read()
+        return _bytes_of(path, status.st_size)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{os.fspath(path)}: cannot be read ({reason})") from error
+
+
+def _bytes_of(path: str | os.PathLike, size: int) -> bytes:
+    """Return all of a file; a file object of Python's takes as long as decoding a tiny image."""
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        data = os.read(descriptor, size + 1)
+        if len(data) != size:  # it has changed since, or its file system gives a part at a time
+            while more := os.read(descriptor, _PART):
+                data += more
+        return data
+    finally:
+        os.close(descriptor)

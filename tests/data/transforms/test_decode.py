@@ -13,8 +13,8 @@ import pytest
 from image_files import PICTURE, UPRIGHT, encode
 from PIL import Image
 
-from ppcls.data.transforms import DecodeImage
-from ppcls.data.transforms.decoding import decode_image
+from ppcls.data.transforms import DecodeImage, decoding
+from ppcls.data.transforms.decoding import decode_image, read_file
 from ppcls.data.transforms.image_header import MAX_PIXELS
 from ppcls.utils.errors import DataError
 
@@ -134,3 +134,29 @@ def test_channel_order_and_layout_are_as_asked():
 
 def test_an_array_is_an_image_already():
     np.testing.assert_array_equal(DecodeImage()(PICTURE), PICTURE)
+
+
+@pytest.mark.parametrize("stated", [0, 10, 1000, 3000])
+@pytest.mark.parametrize("at_once", [7, 1 << 30])
+def test_a_file_is_read_to_its_end_whatever_size_is_stated_and_however_much_comes_at_once(
+    tmp_path, monkeypatch, stated, at_once
+):
+    content = bytes(range(250)) * 4
+    (tmp_path / "file").write_bytes(content)
+    status, read = os.stat(tmp_path / "file"), os.read
+    changed = os.stat_result((*status[:6], stated, *status[7:]))
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding.os, "stat", lambda path: changed)
+        patched.setattr(decoding.os, "read", lambda file, size: read(file, min(size, at_once)))
+        data = read_file(tmp_path / "file")
+    assert data == content
+
+
+def test_reading_leaves_no_file_open(tmp_path):
+    (tmp_path / "file").write_bytes(b"content")
+    for _ in range(2):
+        with open(tmp_path / "file", "rb") as file:
+            number = file.fileno()
+        read_file(tmp_path / "file")
+    with open(tmp_path / "file", "rb") as file:
+        assert file.fileno() == number

@@ -27,6 +27,7 @@ from PIL import Image, ImageCms, features
 
 from ppcls.data import ImageFolder, ImageNetDataset
 from ppcls.data.images import transform_image
+from ppcls.data.level_table import with_table
 from ppcls.data.transforms import DecodeImage, NormalizeImage, ToCHWImage, decode_image
 from ppcls.data.transforms.image_header import image_size
 from ppcls.deploy.bundle import KIND, read_bundle
@@ -294,7 +295,7 @@ def exported_transforms(tmp_path_factory):
 
 @each_file
 @pytest.mark.promise("F14")
-def test_training_evaluation_inference_and_export_see_the_same_pixels(name, tmp_path, exported_transforms):
+def test_training_evaluation_inference_export_and_server_see_the_same_pixels(name, tmp_path, exported_transforms):
     outcome = ZOO[name]
     folder = tmp_path / "class"
     folder.mkdir()
@@ -308,6 +309,7 @@ def test_training_evaluation_inference_and_export_see_the_same_pixels(name, tmp_
         lambda: ImageNetDataset(str(tmp_path), str(tmp_path / "list.txt"), [DecodeImage(draft=True)]).sample(0)[0],
         lambda: transform_image(path.read_bytes(), infer, str(path)),
         lambda: transform_image(path.read_bytes(), exported_transforms, str(path)),
+        lambda: transform_image(path.read_bytes(), with_table(exported_transforms), str(path)),  # the server's
     ]
     if name.endswith((".jpg", ".png", ".bmp", ".webp", ".gif", ".tiff")):
         roads.append(lambda: ImageFolder(str(tmp_path), [DecodeImage()]).sample(0)[0])
