@@ -63,10 +63,12 @@ public:
         return node && node->type == YAML_SCALAR_NODE && node->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
                (text(node).empty() || text(node) == "null" || text(node) == "~");
     }
+    // Also of the form 1.0/255.0.
     static double number(Node node, const char* what) {
         const std::string said = text(node);
         char* end = nullptr;
-        const double value = std::strtod(said.c_str(), &end);
+        double value = std::strtod(said.c_str(), &end);
+        if (*end == '/') value /= std::strtod(end + 1, &end);
         if (said.empty() || *end || !std::isfinite(value)) throw Refused(std::string(what) + ": not a number");
         return value;
     }

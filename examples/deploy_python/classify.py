@@ -46,7 +46,8 @@ def crop(image, size):
 
 def normalize(image, scale=None, mean=None, std=None, **unused):
     """``(image * scale - mean) / std`` in float32; ``order`` is "" in what ends in ToCHWImage."""
-    scale = np.float32(1 / 255 if scale is None else scale)
+    numerator, _, denominator = str("1/255" if scale is None else scale).partition("/")
+    scale = np.float32(float(numerator) / float(denominator or 1))
     mean, std = np.float32(mean or [0.485, 0.456, 0.406]), np.float32(std or [0.229, 0.224, 0.225])
     return (image.astype(np.float32) * scale - mean) / std
 

@@ -16,7 +16,7 @@ from ppcls.engine.parts import Parts
 from ppcls.engine.run_directory import BEST, CONFIG_COPY, checkpoints_in
 from ppcls.engine.trainer import TrainState
 from ppcls.utils import dist
-from ppcls.utils.errors import Stopped
+from ppcls.utils.errors import DataError, Stopped
 from ppcls.utils.flops import count_macs
 from ppcls.utils.logger import logger
 
@@ -109,7 +109,8 @@ def log_export(directory: Path, parity: Mapping[str, Any]) -> None:
     logger.info("parity   %d %s in %d cases", parity["images"], kind, len(parity["cases"]))
     for figures in parity["engines"].values():
         logger.info(
-            "parity   largest difference %.2g (%.0f %% of the allowed), same first class for all, %.2f ms an image, in %s",
+            "parity   largest difference %.2g (%.0f %% of the allowed), same first class for all, "
+            "%.2f ms an image, in %s",
             *(figures["largest_difference"], 100 * figures["largest_share_of_limit"]),
             *(figures["latency_ms"], figures["engine"]),
         )
@@ -117,12 +118,23 @@ def log_export(directory: Path, parity: Mapping[str, Any]) -> None:
 
 
 def deployment(parts: Parts) -> dict[str, Any]:
-    """What a deployed model has to know besides its graph, in the layout of PaddleClas's ``inference.yml``."""
+    """What a deployed model has to know besides its graph, in the layout of PaddleClas's ``inference.yml``.
+
+    Raises:
+        DataError: the file of class names lacks one.
+    """
     config, infer = parts.config, parts.infer
     postprocess = {key: value for key, value in infer.PostProcess.kwargs.items() if key not in LABEL_ARGUMENTS}
     labels = parts.postprocess.load_labels()
     if labels:
-        postprocess[LABELS] = [labels.get(index, str(index)) for index in range(parts.class_num or max(labels) + 1)]
+        numbers = range(parts.class_num or max(labels) + 1)
+        if nameless := [number for number in numbers if number not in labels]:
+            file = infer.PostProcess.kwargs.get("class_id_map_file")
+            raise DataError(
+                f"{file}: no name for class {nameless[0]}, though the model has {len(numbers)} classes; "
+                "take the file that belongs to the model, or none; nothing was published"
+            )
+        postprocess[LABELS] = [labels[number] for number in numbers]
     modules = [call.target.__module__ for call in (*infer.transforms, infer.PostProcess)]
     return {
         "Global": {

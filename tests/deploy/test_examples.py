@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 import paddle
 import pytest
+import toy_bundle
 import yaml
 from paddle import nn
 from PIL import Image
@@ -229,6 +230,13 @@ def test_an_example_refuses_what_it_does_not_know(example, bundle, images, tmp_p
     code, told, failed = run(*example[0], tmp_path / "other", images[0])
     assert (code, told) == (2, "")
     assert "is not in this example" in failed and len(failed.splitlines()) == 1
+
+
+def test_an_example_reads_a_scale_as_people_write_it(example, images, tmp_path):
+    directory = toy_bundle.write_bundle(tmp_path / "colours")
+    code, told, failed = run(*example[0], directory, *images)
+    assert (code, failed) == (0, "")
+    assert_answers(told, list(Classifier(directory, "onnxruntime", threads=1)(images)), 1e-3)
 
 
 def test_the_example_in_python_imports_nothing_of_ppcls():

@@ -111,6 +111,19 @@ def test_answers_are_the_classes_of_the_logits(toy_engine, weights, toy_data):
         assert result["scores"] == pytest.approx(list((np.exp(row) / np.exp(row).sum())[best]), abs=2e-5)
 
 
+def test_a_file_with_fewer_names_than_classes_is_refused_before_anything_is_exported(toy_engine, weights, tmp_path):
+    names = tmp_path / "few.txt"
+    names.write_text("0 night\n1 grass\n3 fire\n")
+    engine = toy_engine(
+        f"Global.pretrained_model={weights[0]}",
+        f"Infer.PostProcess.class_id_map_file={names}",
+        f"Global.save_inference_dir={tmp_path / 'exported'}",
+    )
+    with pytest.raises(DataError, match="few.txt: no name for class 2, though the model has 4 classes; take the file"):
+        engine.export()
+    assert not (tmp_path / "exported").exists()
+
+
 def test_inferring_keeps_standard_output_for_the_answers(toy_engine, weights, capfd):
     list(toy_engine(f"Global.pretrained_model={weights[0]}").infer())
     out, err = capfd.readouterr()
