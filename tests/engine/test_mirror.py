@@ -274,6 +274,20 @@ def test_restoring_takes_the_newest_that_verifies(s3, tmp_path, caplog):
     assert "going on without it" in caplog.text
 
 
+def test_restoring_brings_the_records_without_half_a_line_and_the_environment(s3, tmp_path):
+    write_checkpoint(tmp_path / "far", 1)
+    s3.put_folder("run", tmp_path / "far")
+    s3.put("run/train.jsonl", b'{"event": "train"}\n{"event": "tr')
+    s3.put("run/train.log", b"first\nhal")
+    s3.put("run/environment.json", b'{"python": "3.9.0"}')
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "train.log").write_text("now\n")
+    restore(tmp_path / "here", URL)
+    assert (tmp_path / "here" / "train.jsonl").read_text() == '{"event": "train"}\n'
+    assert (tmp_path / "here" / "train.log").read_text() == "first\nnow\n"
+    assert (tmp_path / "here" / "environment.json").read_text() == '{"python": "3.9.0"}'
+
+
 def test_restoring_never_begins_anew_when_the_copy_cannot_be_used(s3, tmp_path):
     write_checkpoint(tmp_path / "far", 1)
     s3.put_folder("run", tmp_path / "far")
