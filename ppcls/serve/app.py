@@ -6,15 +6,14 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
 
 from ppcls.serve import metrics as measured
 from ppcls.serve.batcher import BAD, FAILED, LATE, Request
-from ppcls.serve.connections import Connections
+from ppcls.serve.connections import FULL_SAYS, Connections
 from ppcls.serve.intake import Intake
 from ppcls.serve.page import page
 from ppcls.serve.refusal import Refusal
@@ -22,7 +21,7 @@ from ppcls.serve.service import QueueFullError, Service, deadline_after
 from ppcls.serve.token import Token
 
 logger = logging.getLogger(__name__)
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable["Answer"]]
 OPEN_PATHS = ("/", "/healthz")
 """What needs no token: the page has no secret in it, and who watches over the process need not know any."""
 
@@ -37,7 +36,6 @@ class App:
 
     Attributes:
         is_draining: nothing new is taken in.
-        num_requests: under way.
     """
 
     def __init__(self, service: Service, connections: Connections, token: Token | None) -> None:
@@ -45,7 +43,11 @@ class App:
         self.connections, self.token = connections, token
         self.intake = Intake(service.limits)
         self.is_draining = False
-        self.num_requests = 0
+
+    @property
+    def num_requests(self) -> int:
+        """How many are under way: their head is read, and their answer is not written."""
+        return sum(connection.is_answering for connection in self.connections)
 
     def build(self) -> web.Application:
         """What aiohttp runs."""
@@ -58,7 +60,7 @@ class App:
         app.on_response_prepare.append(_add_headers)
         return app
 
-    async def predict(self, request: web.Request) -> web.Response:
+    async def predict(self, request: web.Request) -> Answer:
         """Answer one image or many."""
         started = time.monotonic()
         deadline = deadline_after(self.limits.deadline_seconds)
@@ -76,23 +78,23 @@ class App:
         headers = {"Server-Timing": f"total;dur={1000 * seconds:.1f}", **(RETRY if status == 503 else {})}
         return _json({"results": answered.results}, status, headers)
 
-    async def healthz(self, request: web.Request) -> web.Response:
+    async def healthz(self, request: web.Request) -> Answer:
         """Whether requests are taken in."""
         return _json({"status": "draining"}, 503, RETRY) if self.is_draining else _json({"status": "ready"})
 
-    async def metadata(self, request: web.Request) -> web.Response:
+    async def metadata(self, request: web.Request) -> Answer:
         """What the model is, and what is taken."""
         limits = {name: getattr(self.limits, name) for name in ("max_images", "max_request_bytes", "max_pixels")}
         return _json({**self.service.model.metadata(), "limits": limits})
 
-    async def text_metrics(self, request: web.Request) -> web.Response:
+    async def text_metrics(self, request: web.Request) -> Answer:
         """What was counted and measured."""
-        return web.Response(body=self.metrics.text(), headers={"Content-Type": measured.CONTENT_TYPE})
+        return Answer(body=self.metrics.text(), headers={"Content-Type": measured.CONTENT_TYPE})
 
-    async def page(self, request: web.Request) -> web.Response:
+    async def page(self, request: web.Request) -> Answer:
         """The page for people."""
         html, headers = page()
-        return web.Response(text=html, content_type="text/html", headers=headers)
+        return Answer(text=html, content_type="text/html", headers=headers)
 
     def _check_predict(self, request: web.BaseRequest) -> None:
         """Refuse what can be refused before the images are read."""
@@ -100,7 +102,7 @@ class App:
         if not self.service.has_room():
             raise _full()
 
-    async def _expect(self, request: web.Request) -> web.StreamResponse | None:
+    async def _expect(self, request: web.Request) -> Answer | None:
         """Tell a client that asks before it sends the images."""
         try:
             self._check(request)
@@ -121,43 +123,50 @@ class App:
 
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        with self._under_way(request):
-            try:
-                self._check(request)
-                response = await handler(request)
-            except Refusal as refusal:
-                response = _refused(refusal)
-            except web.HTTPException as error:  # no such path, or not with this method
-                headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
-                says = f"{error.reason}; there are POST /predict, and GET /, /healthz, /metadata and /metrics"
-                response = _json({"error": says}, error.status, headers)
-            except Exception as error:  # noqa: BLE001 (a bug must not cost more than this request)
-                logger.error("%s %s: %s: %s", request.method, request.path[:80], type(error).__name__, error)
-                response = _json({"error": "the server has failed; its log says why"}, 500)
-            if self.is_draining:
-                response.force_close()
-            self.metrics.requests.labels(response.status).inc()
-            return response
-
-    @contextmanager
-    def _under_way(self, request: web.BaseRequest) -> Iterator[None]:
         connection = self.connections.of(request.transport)
-        if connection:
-            connection.begin()
-        self.num_requests += 1
+        if connection is None:  # it is closed already
+            raise ConnectionResetError
+        connection.begin()
+        response = await self._respond(request, handler)
+        if self.is_draining:
+            response.force_close()
+        self.metrics.requests.labels(response.status).inc()
+        response.on_written = lambda: connection.end(request.content.is_eof())
+        return response
+
+    async def _respond(self, request: web.Request, handler: Handler) -> Answer:
         try:
-            yield
-        finally:
-            self.num_requests -= 1
-            if connection:
-                connection.end()
+            self._check(request)
+            return await handler(request)
+        except Refusal as refusal:
+            return _refused(refusal)
+        except web.HTTPException as error:  # no such path, or not with this method
+            headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+            says = f"{error.reason}; there are POST /predict, and GET /, /healthz, /metadata and /metrics"
+            return _json({"error": says}, error.status, headers)
+        except Exception as error:  # noqa: BLE001 (a bug must not cost more than this request)
+            logger.error("%s %s: %s: %s", request.method, request.path[:80], type(error).__name__, error)
+            return _json({"error": "the server has failed; its log says why"}, 500)
+
+
+class Answer(web.Response):
+    """A response that tells when it is written."""
+
+    on_written: Callable[[], None] | None = None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Write the rest."""
+        await super().write_eof(data)
+        if self.on_written:
+            self.on_written()
+            self.on_written = None
 
 
 RETRY = {"Retry-After": "1"}
 
 
 def _full() -> Refusal:
-    return Refusal(503, "too many images are waiting; try again later", may_retry=True)
+    return Refusal(503, FULL_SAYS, may_retry=True)
 
 
 def _status(request: Request) -> int:
@@ -168,15 +177,15 @@ def _status(request: Request) -> int:
     return 422 if all(outcome == BAD for outcome in request.outcomes) else 200
 
 
-def _refused(refusal: Refusal) -> web.Response:
+def _refused(refusal: Refusal) -> Answer:
     headers = dict(RETRY) if refusal.may_retry else {}
     if refusal.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return _json({"error": str(refusal)}, refusal.status, headers)
 
 
-def _json(said: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    return web.Response(body=json.dumps(said).encode(), status=status, headers=headers, content_type="application/json")
+def _json(said: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+    return Answer(body=json.dumps(said).encode(), status=status, headers=headers, content_type="application/json")
 
 
 async def _add_headers(request: web.BaseRequest, response: web.StreamResponse) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 
 from ppcls.serve.limits import Limits
 from ppcls.serve.metrics import Metrics
+from ppcls.serve.shed import is_whole_request
 
 SWEEP_SECONDS = 0.25
 WRITE_SECONDS = 10.0
@@ -31,6 +32,7 @@ class Connection(asyncio.Protocol):
         self.inner, self.connections = inner, connections
         self.transport: asyncio.Transport | None = None
         self.is_answering = self.is_in_head = self.is_closing = False
+        self.is_at_start = True
         self.ends = time.monotonic() + connections.limits.head_seconds
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -38,7 +40,7 @@ class Connection(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
         if not self.connections.add(self):
-            transport.write(plain_response(503, "Service Unavailable", "too many connections; try again later"))
+            transport.write(_TOO_MANY)
             transport.close()
             self.transport = None
             return
@@ -51,12 +53,20 @@ class Connection(asyncio.Protocol):
             self.inner.connection_lost(error)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on."""
+        """Hand on, unless it is to be refused anyway."""
         if self.transport is None or self.is_closing:
             return
-        if not self.is_answering and not self.is_in_head:
+        if self.is_answering:
+            self.is_at_start = False  # it may be the next request already: from here on only aiohttp knows
+        elif not self.is_in_head:
+            limits = self.connections.limits
+            if self.is_at_start and self.connections.is_full() and is_whole_request(data):
+                self.connections.metrics.requests.labels(503).inc()
+                self.transport.write(_FULL)
+                self.ends = time.monotonic() + limits.idle_seconds
+                return
             self.is_in_head = True
-            self.ends = time.monotonic() + self.connections.limits.head_seconds
+            self.ends = time.monotonic() + limits.head_seconds
         self.inner.data_received(data)
 
     def eof_received(self) -> bool | None:
@@ -77,9 +87,10 @@ class Connection(asyncio.Protocol):
         self.is_answering, self.is_in_head = True, False
         self.ends = time.monotonic() + limits.body_seconds + limits.deadline_seconds + WRITE_SECONDS
 
-    def end(self) -> None:
-        """Its answer is written."""
+    def end(self, is_read: bool) -> None:
+        """Its answer is written; whether it was read to its end before."""
         self.is_answering = False
+        self.is_at_start &= is_read
         self.ends = time.monotonic() + self.connections.limits.idle_seconds
 
     def expire(self) -> None:
@@ -102,10 +113,11 @@ class Connections:
     Args:
         limits: number and times.
         metrics: where they are counted.
+        is_full: whether every request for answers would be refused now.
     """
 
-    def __init__(self, limits: Limits, metrics: Metrics) -> None:
-        self.limits, self.metrics = limits, metrics
+    def __init__(self, limits: Limits, metrics: Metrics, is_full: Callable[[], bool]) -> None:
+        self.limits, self.metrics, self.is_full = limits, metrics, is_full
         self._open: dict[asyncio.BaseTransport, Connection] = {}
 
     def __iter__(self) -> Iterator[Connection]:
@@ -145,9 +157,15 @@ class Connections:
                     connection.expire()
 
 
-def plain_response(status: int, reason: str, says: str) -> bytes:
+def plain_response(status: int, reason: str, says: str, close: bool = True) -> bytes:
     """A whole response, for where no request has come to be."""
     body = json.dumps({"error": says}).encode()
     retry = "Retry-After: 1\r\n" if status == 503 else ""
     head = f"HTTP/1.1 {status} {reason}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
-    return f"{head}{retry}Connection: close\r\n\r\n".encode() + body
+    connection = "Connection: close\r\n" if close else ""
+    return f"{head}{retry}{connection}\r\n".encode() + body
+
+
+FULL_SAYS = "too many images are waiting; try again later"
+_FULL = plain_response(503, "Service Unavailable", FULL_SAYS, close=False)
+_TOO_MANY = plain_response(503, "Service Unavailable", "too many connections; try again later")

@@ -94,7 +94,7 @@ class Server:
         metrics = Metrics()
         self.service = Service(model, self.limits, metrics)
         del model  # which may be replaced, and is not to be held then
-        self.connections = Connections(self.limits, metrics)
+        self.connections = Connections(self.limits, metrics, lambda: not self.service.has_room())
         self.app = App(self.service, self.connections, self.serving.token)
         self.reloader = Reloader(self.serving.directory, self.serving.load, self.service)
         runner = web.AppRunner(

@@ -271,7 +271,7 @@ def test_hostile_clients_are_refused_and_cost_nobody_an_answer(process, times, c
 @linux
 @pytest.mark.promise("F39")
 def test_memory_files_and_threads_do_not_grow_with_requests(process, times, counted, record_property):
-    number = times(4000, 1_000_000)
+    number = times(2400, 1_000_000)
     server = process("--reload_seconds", 0)
     used = Process(server.process.pid)
 
@@ -296,7 +296,7 @@ def test_memory_files_and_threads_do_not_grow_with_requests(process, times, coun
 @linux
 @pytest.mark.promise("F39")
 def test_memory_and_files_do_not_grow_with_reloads(bundle, process, times, counted):
-    rounds = times(4, 50)
+    rounds = times(3, 50)
     server = process()
     used = Process(server.process.pid)
 
