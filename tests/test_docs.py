@@ -83,9 +83,9 @@ RUN = {
     "-o Infer.PostProcess.class_id_map_file=dataset/pets/label_list.txt "
     "-o Infer.infer_imgs=dataset/pets": "-o Global.epochs=1 -o DataLoader.Train.sampler.batch_size=2 "
     "-o DataLoader.Train.loader.num_workers=0",
-    "python tools/train.py -c configs/quick_start/digits.yaml -o Global.epochs=12 "
-    "-o Global.checkpoints=auto": f"{QUICK} -o Global.epochs=2",
-    "python tools/train.py -c configs/quick_start/digits.yaml -o Global.checkpoints=auto": f"{QUICK} -o Global.epochs=2",
+    "python tools/train.py -c configs/quick_start/digits.yaml -o Global.epochs=12 -o Global.checkpoints=auto "
+    "-o 'Optimizer.lr={name: Constant, learning_rate: 0.001}'": f"{QUICK} -o Global.epochs=2",
+    "python tools/train.py -c configs/quick_start/digits.yaml -o Global.checkpoints=auto": QUICK,
     "python tools/launch.py --nproc_per_node 2 --devices cpu --max_restarts 3 tools/train.py "
     "-c configs/quick_start/digits.yaml -o Global.output_dir=output/digits_supervised "
     "-o Global.checkpoints=auto": QUICK,

@@ -90,7 +90,7 @@ class GlobalSettings:
             refusing.
         bundle: the directory of an exported model; evaluation and inference ask it instead of trained weights.
         runtime: what runs the exported model; ``auto`` is what was fastest at the export, ``int8`` is ONNX Runtime on
-            the graph in whole numbers.
+            the graph in whole numbers, ``tensorrt`` ONNX Runtime with TensorRT on a GPU.
         print_mem_info: show the memory in use in each log line.
         train_mode: how loss and output come from a batch; null is plain classification.
         eval_mode: how a model is evaluated.
@@ -134,7 +134,7 @@ class GlobalSettings:
     fold_preprocess: bool = False
     allow_mismatch: list[Literal["paddle", "paddle_onednn", "onnxruntime"]] | None = None
     bundle: str | None = None
-    runtime: Literal["auto", "paddle", "paddle_onednn", "onnxruntime", "int8"] = "auto"
+    runtime: Literal["auto", "paddle", "paddle_onednn", "onnxruntime", "int8", "tensorrt"] = "auto"
     print_mem_info: bool = False
     train_mode: Literal[None] = None
     eval_mode: Literal["classification"] = "classification"

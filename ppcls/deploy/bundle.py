@@ -38,10 +38,11 @@ FILES_OF = {
     "paddle_onednn": (GRAPH, PARAMETERS),
     "onnxruntime": (ONNX_GRAPH,),
     "int8": (INT8_GRAPH,),
+    "tensorrt": (ONNX_GRAPH,),
 }
 """What each ``Global.runtime`` runs."""
 AUTO = "auto"
-MODULES = {"paddle": "paddle", "paddle_onednn": "paddle", "onnxruntime": "onnxruntime", "int8": "onnxruntime"}
+MODULES = {name: "paddle" if name.startswith("paddle") else "onnxruntime" for name in FILES_OF}
 LABELS = "label_list"
 LABEL_ARGUMENTS = ("class_id_map_file", "delimiter")
 """Arguments of a postprocessing that lead to its labels; a bundle has the labels themselves."""
@@ -144,7 +145,7 @@ class Bundle:
                 f"Global.runtime: {wanted}, but {self.directory} holds no {lacking}; "
                 f"export it with {option}, or write Global.runtime=paddle"
             )
-        if wanted in self.about.get("unfit", []):
+        if ("onnxruntime" if wanted == "tensorrt" else wanted) in self.about.get("unfit", []):
             raise ParityError(
                 f"Global.runtime: {wanted} does not answer as the trained model does, as the export of "
                 f"{self.directory} found; use another, such as {AUTO}"

@@ -67,6 +67,7 @@ class PaddleEngine:
         config.disable_glog_info()
         self.description = f"Paddle Inference {__version__}, {'oneDNN' if onednn else 'plain (oneDNN off)'}"
         self.predictor = inference.create_predictor(config)
+        self._restore_threads()
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Run one batch."""
@@ -74,11 +75,21 @@ class PaddleEngine:
         handle.reshape(images.shape)
         handle.copy_from_cpu(np.ascontiguousarray(images))
         self.predictor.run()
+        self._restore_threads()
         return self.predictor.get_output_handle(self.predictor.get_output_names()[0]).copy_to_cpu()
+
+    @staticmethod
+    def _restore_threads() -> None:
+        # Paddle 3.3.1 leaves the predictor's number of threads behind for all that this process computes, and a
+        # training sums in another order with it. Paddle itself writes its number for training into this variable.
+        from paddle.base import core
+
+        core.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
 
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "gpu": "CUDAExecutionProvider", "npu": "CANNExecutionProvider"}
 """What ONNX Runtime calls devices."""
+TENSORRT = "TensorrtExecutionProvider"
 
 X86 = ("x86_64", "amd64", "i386", "i686")
 CPU_INFO = Path("/proc/cpuinfo")
@@ -94,37 +105,57 @@ class OnnxRuntimeEngine:
         device: ``cpu``, ``gpu``, ``gpu:1``, ``npu``.
         threads: of the CPU.
         graph: the file in the directory.
+        tensorrt: on a GPU, what TensorRT can compute is its. It builds its kernels, for minutes, at the first batch
+            of each size. Written by ONNX Runtime's documentation; no GPU has run it yet.
 
     Raises:
-        ConfigError: onnxruntime is not installed, or not for the device.
+        ConfigError: onnxruntime is not installed, or not for the device, or does not run on it.
     """
 
-    def __init__(self, directory: Path, device: str, threads: int, graph: str = ONNX_GRAPH) -> None:
+    def __init__(
+        self, directory: Path, device: str, threads: int, graph: str = ONNX_GRAPH, tensorrt: bool = False
+    ) -> None:
         try:
             import onnxruntime
         except ImportError:
             raise ConfigError('Global.runtime: onnxruntime is not installed; pip install "ppcls[onnx]"') from None
         kind, _, number = device.partition(":")
-        provider = PROVIDERS.get(kind)
+        if tensorrt and kind != "gpu":
+            raise ConfigError(f"Global.runtime: tensorrt runs on a GPU, not on '{device}'; write Global.device=gpu")
+        provider = TENSORRT if tensorrt else PROVIDERS.get(kind)
         if provider not in onnxruntime.get_available_providers():
             raise ConfigError(
                 f"Global.device: this onnxruntime does not run on '{device}'; write cpu, or install the one that does, "
                 "such as onnxruntime-gpu"
             )
-        self.description = f"ONNX Runtime {onnxruntime.__version__}{', int8' if graph == INT8_GRAPH else ''}"
+        manner = ", int8" if graph == INT8_GRAPH else ", TensorRT" if tensorrt else ""
+        self.description = f"ONNX Runtime {onnxruntime.__version__}{manner}"
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3  # errors; it warns of each number that the conversion left unused
         if graph == INT8_GRAPH and not sums_bytes_in_32_bits():
             # The slow way: twice the time, but the same answers as elsewhere.
             options.add_session_config_entry("session.x64quantprecision", "1")
-        providers = [provider if kind == "cpu" else (provider, {"device_id": int(number or 0)})]
+        providers = providers_of(kind, int(number or 0), tensorrt)
         self.session = onnxruntime.InferenceSession(str(directory / graph), options, providers=providers)
+        if self.session.get_providers()[0] != provider:  # it goes on without, saying so where nobody looks
+            raise ConfigError(
+                f"Global.device: onnxruntime cannot load what '{device}' needs; install its libraries, or write cpu"
+            )
         self.input_name = self.session.get_inputs()[0].name
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Run one batch."""
         return self.session.run(None, {self.input_name: images})[0]
+
+
+def providers_of(kind: str, number: int, tensorrt: bool) -> list[tuple[str, dict[str, Any]]]:
+    """What ONNX Runtime is to compute with, the first that can, and their options."""
+    options: dict[str, Any] = {} if kind == "cpu" else {"device_id": number}
+    if kind == "gpu":
+        options["use_tf32"] = 0  # its 10 bits would not give the answers that were proven
+    first = [(TENSORRT, {"device_id": number})] if tensorrt else []
+    return [*first, (PROVIDERS[kind], options)]
 
 
 def sums_bytes_in_32_bits() -> bool:
@@ -139,8 +170,9 @@ def sums_bytes_in_32_bits() -> bool:
 
 def engine_of(runtime: str, directory: Path, device: str, threads: int) -> InferenceEngine:
     """The engine that ``Global.runtime`` names."""
-    if runtime in ("onnxruntime", "int8"):
-        return OnnxRuntimeEngine(directory, device, threads, INT8_GRAPH if runtime == "int8" else ONNX_GRAPH)
+    if runtime in ("onnxruntime", "int8", "tensorrt"):
+        graph = INT8_GRAPH if runtime == "int8" else ONNX_GRAPH
+        return OnnxRuntimeEngine(directory, device, threads, graph, runtime == "tensorrt")
     return PaddleEngine(directory, device, threads, onednn=runtime == "paddle_onednn")
 
 
@@ -149,7 +181,7 @@ class Predictor:
 
     Args:
         directory: what the export wrote.
-        runtime: the engine: ``paddle``, ``paddle_onednn``, ``onnxruntime`` or ``int8``.
+        runtime: the engine: ``paddle``, ``paddle_onednn``, ``onnxruntime``, ``int8`` or ``tensorrt``.
         device: where it runs: ``cpu``, ``gpu``, ``gpu:1``, ``npu``, ...
         threads: of the CPU; by default one for each core that this process may use.
 
