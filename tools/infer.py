@@ -55,7 +55,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--runtime",
         default="auto",
-        help="with --bundle: paddle, paddle_onednn, onnxruntime, int8 or tensorrt; by default the fastest one at the export",
+        help="with --bundle: paddle, paddle_onednn, onnxruntime, int8, tensorrt; by default the fastest at the export",
     )
     parser.add_argument("--device", default="cpu", help="with --bundle: cpu, gpu, gpu:1, ...")
     parser.add_argument("--threads", type=int, help="with --bundle: of the CPU; by default all cores")

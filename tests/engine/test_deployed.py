@@ -165,7 +165,7 @@ def test_a_runtime_whose_graph_the_bundle_lacks_is_refused(engine):
     [
         (["Global.bundle=a", "Global.pretrained_model=b"], "bundle .* and pretrained_model .* exclude each other"),
         (["Global.runtime=onnxruntime"], "runtime onnxruntime runs an exported model, and bundle does not name one"),
-        (["Global.bundle=a", "Global.runtime=tensorrt"], "Global.runtime: expected one of 'auto', 'paddle', "),
+        (["Global.bundle=a", "Global.runtime=openvino"], "Global.runtime: expected one of 'auto', 'paddle', "),
     ],
 )
 def test_settings_that_contradict_each_other_are_said_when_the_file_is_read(toy_config, overrides, message):
