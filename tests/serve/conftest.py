@@ -19,7 +19,7 @@ def slow_bundle(bundle):
     """The same with much to compute, and the same answers."""
     import toy_bundle
 
-    return toy_bundle.write_bundle(bundle.with_name("slow"), work=2)
+    return toy_bundle.write_bundle(bundle.with_name("slow"), work=5)
 
 
 @pytest.fixture(scope="session")

@@ -64,7 +64,7 @@ def in_turn(number=None):
 def test_ten_times_the_load_is_refused_but_for_what_can_be_answered(slow_bundle, process, times, record_property):
     seconds, recovery = times(3, 60), 20
     server = process(
-        "--max_queue", 4, "--max_images", 4, "--max_batch", 2, "--max_connections", 300, directory=slow_bundle
+        "--max_queue", 2, "--max_images", 1, "--max_batch", 1, "--max_connections", 300, directory=slow_bundle
     )
     used = Process(server.process.pid)
     answered, refused, unloaded = [], [], []
@@ -79,12 +79,12 @@ def test_ten_times_the_load_is_refused_but_for_what_can_be_answered(slow_bundle,
             refused.append(reply.seconds)
 
     async def life():
-        await load.closed_loop(server.port, 1, in_turn(30), note)
+        await load.closed_loop(server.port, 1, in_turn(20), note)
         unloaded.extend(answered)
         # The capacity is what clients get that always ask.
         answered.clear()
         started = time.monotonic()
-        await load.closed_loop(server.port, 4, in_turn(60), note)
+        await load.closed_loop(server.port, 2, in_turn(40), note)
         capacity = len(answered) / (time.monotonic() - started)
         assert not refused
         answered.clear()
