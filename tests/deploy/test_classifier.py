@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import toys
@@ -157,3 +158,13 @@ def test_images_of_another_shape_or_type_are_refused_also_behind_good_ones(expor
         with pytest.raises(DataError, match="takes float32 images of"):
             graph(bad)
         np.testing.assert_array_equal(graph(good), expected)
+
+
+def test_the_cores_are_left_to_the_engine(exported):
+    before = cv2.getNumThreads()
+    try:
+        cv2.setNumThreads(2)
+        Classifier(exported[0], "onnxruntime")
+        assert cv2.getNumThreads() == 1
+    finally:
+        cv2.setNumThreads(before)
