@@ -32,6 +32,7 @@ def main() -> None:
 
     try:
         from ppcls.serve.limits import Limits
+        from ppcls.serve.log import LogStream
         from ppcls.serve.server import Serving, serve
         from ppcls.serve.token import read_token
     except ModuleNotFoundError as error:
@@ -40,7 +41,7 @@ def main() -> None:
         raise ConfigError(f'tools/serve.py needs {error.name}; pip install "ppcls[serve]"') from None
     arguments = _arguments(Limits)
     limits = Limits(**{each.name: getattr(arguments, each.name) for each in fields(Limits)})
-    start_logging()
+    start_logging(stream=LogStream(sys.stdout))
     serve(
         Serving(
             arguments.bundle,

@@ -179,8 +179,8 @@ class Server:
     def _asked_to_end(self, number: int) -> None:
         if self._stopping.is_set():
             leave(128 + number)
-        logger.info("%s: no more requests are taken in", signal.Signals(number).name)
         self.stop()
+        logger.info("%s: no more requests are taken in", signal.Signals(number).name)
 
     async def _reload(self) -> None:
         await self.reloader.reload()

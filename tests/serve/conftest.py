@@ -69,8 +69,8 @@ def process(bundle, tmp_path):
 
     started = []
 
-    def begin(*options, directory=bundle):
-        started.append(ServerProcess(directory, *options, log=tmp_path / f"stderr{len(started)}"))
+    def begin(*options, directory=bundle, is_read=True):
+        started.append(ServerProcess(directory, *options, log=tmp_path / f"stderr{len(started)}", is_read=is_read))
         return started[-1]
 
     yield begin

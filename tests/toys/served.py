@@ -185,7 +185,7 @@ class ThreadedServer:
 class ServerProcess:
     """``tools/serve.py`` in a process of its own."""
 
-    def __init__(self, directory, *options, log):
+    def __init__(self, directory, *options, log, is_read=True):
         self.log = Path(log)
         command = [sys.executable, *BEFORE, str(ROOT / "tools" / "serve.py"), "--bundle", str(directory), "--port", "0"]
         environment = {**os.environ, "PYTHONWARNINGS": "", "PYTHONUNBUFFERED": "1"}
@@ -210,7 +210,10 @@ class ServerProcess:
             raise AssertionError(self.process.wait(), self.log.read_text())
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        if is_read:
+            self._reader.start()
+        else:
+            self.process.stdout.close()  # who reads what it says has left
 
     def _read(self):
         for line in self.process.stdout:
@@ -236,12 +239,14 @@ class ServerProcess:
     def wait(self):
         """The exit code."""
         code = self.process.wait(PATIENCE)
-        self._reader.join(PATIENCE)
+        if self._reader.ident:
+            self._reader.join(PATIENCE)
         return code
 
     def end(self):
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
-        self._reader.join(PATIENCE)
+        if self._reader.ident:
+            self._reader.join(PATIENCE)
         self.process.stdout.close()
