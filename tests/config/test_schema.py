@@ -89,7 +89,8 @@ def test_a_sampler_without_a_name_is_the_usual_one(write):
         ("Global.epochs=None", "Global.epochs: expected a whole number; got 'None'"),
         ("Global.epochs=true", "Global.epochs: expected a whole number; got true"),
         ("Global.image_shape=[3, 224]", "Global.image_shape: expected 3 values; got 2"),
-        ("Global.image_shape=[3, 0, 1]", "Global: image_shape must have a height and a width, or -1 for both; got [3, 0, 1]"),
+        ("Global.image_shape=[0, 8, 8]", "Global.image_shape.0: expected at least 1; got 0"),
+        ("Global.image_shape=[3, -2, 8]", "Global.image_shape.1: expected at least -1; got -2"),
         ("Global.iter_per_epoch=0", "Global.iter_per_epoch: expected at least 1; got 0"),
         ("Global.use_dali=true", "Global.use_dali: only false is supported; got true"),
         ("Global.eval_mode=retrieval", "Global.eval_mode: only 'classification' is supported; got 'retrieval'"),
@@ -114,6 +115,12 @@ def test_a_sampler_without_a_name_is_the_usual_one(write):
 def test_a_wrong_value_says_what_is_expected(problems_of, override, expected):
     problems = problems_of(TINY, override)
     assert any(problem.startswith(f"-o {override}: {expected}") for problem in problems), problems
+
+
+@pytest.mark.parametrize("shape", [[3, 0, 1], [3, -1, 8], [3, 8, -1]])
+def test_height_and_width_of_images_are_both_given_or_both_free(problems_of, shape):
+    (problem,) = problems_of(TINY, f"Global.image_shape={shape}")
+    assert problem.endswith(f"Global: image_shape must have a height and a width, or -1 for both; got {shape}")
 
 
 def test_every_key_of_a_section_is_described():
