@@ -7,7 +7,7 @@ import sys
 if not __package__:  # run from a checkout, not installed
     sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), "..")))
 
-from ppcls.utils.cli import config_arguments, run
+from ppcls.utils.cli import config_arguments, importing, run
 
 
 def main() -> None:
@@ -16,8 +16,9 @@ def main() -> None:
         __doc__,
         "python tools/eval.py -c configs/quick_start/digits.yaml -o Global.pretrained_model=output/digits/best_model",
     )
-    from ppcls.config import load_config
-    from ppcls.engine import Engine
+    with importing():
+        from ppcls.config import load_config
+        from ppcls.engine import Engine
 
     Engine(load_config(arguments.config, arguments.override)).eval()
 

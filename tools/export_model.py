@@ -7,7 +7,7 @@ import sys
 if not __package__:  # run from a checkout, not installed
     sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), "..")))
 
-from ppcls.utils.cli import config_parser, run
+from ppcls.utils.cli import config_parser, importing, run
 
 
 def main() -> None:
@@ -53,8 +53,9 @@ def main() -> None:
         arguments.override.append(f"Global.allow_mismatch=[{', '.join(arguments.allow_mismatch)}]")
     # Paddle 3.3.1 warns of each traced graph that it "not support input out tensor", which no graph here asks for.
     os.environ.setdefault("GLOG_minloglevel", "2")
-    from ppcls.config import load_config
-    from ppcls.engine import Engine
+    with importing():
+        from ppcls.config import load_config
+        from ppcls.engine import Engine
 
     Engine(load_config(arguments.config, arguments.override)).export()
 

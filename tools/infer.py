@@ -17,7 +17,7 @@ from typing import Any
 if not __package__:  # run from a checkout, not installed
     sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), "..")))
 
-from ppcls.utils.cli import config_parser, run
+from ppcls.utils.cli import config_parser, importing, run
 
 EXAMPLES = """examples:
   python tools/infer.py -c configs/quick_start/digits.yaml \\
@@ -78,8 +78,9 @@ def _of_bundle(arguments: argparse.Namespace) -> tuple[Iterator[dict[str, Any]],
 
 
 def _of_config(arguments: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], str | None]:
-    from ppcls.config import load_config
-    from ppcls.engine import Engine
+    with importing():
+        from ppcls.config import load_config
+        from ppcls.engine import Engine
 
     config = load_config(arguments.config, arguments.override)
     return Engine(config).infer(), config.Infer.save_dir if config.Infer else None

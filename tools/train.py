@@ -8,7 +8,7 @@ import sys
 if not __package__:  # run from a checkout, not installed
     sys.path.insert(0, os.path.abspath(os.path.join(os.path.dirname(__file__), "..")))
 
-from ppcls.utils.cli import config_arguments, run
+from ppcls.utils.cli import config_arguments, importing, run
 
 
 def main() -> None:
@@ -17,8 +17,9 @@ def main() -> None:
         # It asks a training for a checkpoint; before and after that there is nothing to save, and nothing to end for.
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)
     arguments = config_arguments(__doc__, "python tools/train.py -c configs/quick_start/digits.yaml -o Global.epochs=5")
-    from ppcls.config import load_config
-    from ppcls.engine import Engine
+    with importing():
+        from ppcls.config import load_config
+        from ppcls.engine import Engine
 
     Engine(load_config(arguments.config, arguments.override)).train()
 

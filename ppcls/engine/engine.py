@@ -30,7 +30,6 @@ from ppcls.engine.resume_point import AUTO
 from ppcls.engine.run_directory import BEST, CONFIG_COPY, LOG, directory_of
 from ppcls.engine.run_record import RunRecord
 from ppcls.engine.sample_images import sample_images
-from ppcls.engine.signals import take_from_paddle
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.utils import dist
 from ppcls.utils.device import select_device
@@ -38,8 +37,9 @@ from ppcls.utils.download import use_cache_dir
 from ppcls.utils.errors import ConfigError, NumericsError, StorageError
 from ppcls.utils.lock import held
 from ppcls.utils.logger import logger, start_logging
+from ppcls.utils.paddle_signals import take_from_paddle
 from ppcls.utils.seed import seed_everything
-from ppcls.utils.storage import ensure_writable, require_replaceable
+from ppcls.utils.storage import ensure_writable, require_replaceable, write_text
 
 
 class Engine:
@@ -112,7 +112,7 @@ class Engine:
         state = parts.checkpointer.start(settings.checkpoints)
         peers.follow(state)
         if dist.is_main():
-            (parts.output_dir / CONFIG_COPY).write_text(resolved_text(self.config.call), encoding="utf-8")
+            write_text(parts.output_dir / CONFIG_COPY, resolved_text(self.config.call))
             record.start(state, self.device)
         if state.epochs_done >= settings.epochs:
             logger.info("nothing to do: %d of %d epochs are done", state.epochs_done, settings.epochs)

@@ -153,7 +153,7 @@ def ends_interval(name: str, save_interval: int) -> bool:
 def clear(directory: Path) -> None:
     """Remove what a run that was killed had begun to write or to remove here; no other run may be at work."""
     try:
-        gone = clear_unfinished(directory, lambda name: name == BEST or place_of(name) is not None)
+        gone = clear_unfinished(directory, lambda name: name in (BEST, *RECORDS) or place_of(name) is not None)
     except OSError as error:
         logger.warning("%s: what a run that was killed left there cannot be removed (%s)", directory, error)
         return

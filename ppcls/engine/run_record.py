@@ -19,6 +19,7 @@ from ppcls.utils import dist
 from ppcls.utils.cli import exit_code_of
 from ppcls.utils.environment import changes, environment, hide_secrets
 from ppcls.utils.logger import logger
+from ppcls.utils.storage import write_text
 
 if TYPE_CHECKING:
     from ppcls.engine.trainer import TrainState
@@ -59,7 +60,7 @@ class RunRecord:
         path = self.directory / ENVIRONMENT
         if differences := changes(_read(path) or now, now):
             logger.warning("not as at the last start of this run: %s", "; ".join(differences))
-        path.write_text(json.dumps({"time": round(time.time(), 3), **now}, indent=1) + "\n", encoding="utf-8")
+        write_text(path, json.dumps({"time": round(time.time(), 3), **now}, indent=1) + "\n")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None

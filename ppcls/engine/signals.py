@@ -3,19 +3,15 @@
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING
-
-import paddle
 
 from ppcls.data.loader import Batch, Loader
 from ppcls.engine.agreement import Agreement
@@ -35,19 +31,6 @@ SAME_SECONDS = 0.1
 """Signals so close together are one: a scheduler may send it to a process and again through its parent."""
 SAME_SECONDS_LAUNCHED = 5.0
 """The same under Paddle's launcher, which sends SIGTERM three times, 0.2 s apart (3.3.1), and means it once."""
-
-
-def take_from_paddle() -> None:
-    """Give SIGTERM back to whom it had before Paddle was imported, and crashes to Python, which shows where they were.
-
-    Paddle 3.3.1 asks for memory in its handlers: a process that is in the middle of that, or forks, waits for ever.
-    """
-    paddle.disable_signal_handler()
-    if threading.current_thread() is threading.main_thread() and callable(handler := signal.getsignal(signal.SIGTERM)):
-        signal.signal(signal.SIGTERM, handler)  # Python does not know that it was taken away
-    if sys.__stderr__ is not None:
-        faulthandler.disable()
-        faulthandler.enable(sys.__stderr__)
 
 
 class Signals(Callback):

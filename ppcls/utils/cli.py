@@ -6,13 +6,14 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import select
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
+from typing import NoReturn, TextIO
 
 from ppcls.utils.errors import PpclsError, Stopped, StorageError
 from ppcls.utils.logger import log_traceback
@@ -27,6 +28,7 @@ def run(main: Callable[[], None]) -> NoReturn:
     A file that the system refuses (no permission, disk full, a folder in its place) is a `StorageError` in effect.
     Other exceptions are bugs; they pass through, so that Python shows the traceback and exits with 1.
     """
+    _open_streams()
     _raise_at_sigterm()
     try:
         main()
@@ -45,17 +47,35 @@ def run(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
         raise SystemExit(exit_code_of(error)) from None
-    except BrokenPipeError:
-        # The reader (such as `head`) has left; without this, Python complains once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and any(map(_is_left, (sys.stdout, sys.stderr))):
+            raise SystemExit(0) from None  # the reader (such as `head`) has seen enough
         if not _is_refused(error):
             raise
         log_traceback(error)
         place = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, (str, bytes)) else ""
         print(f"{place}cannot be read or written ({error.strerror})", file=sys.stderr)
         raise SystemExit(exit_code_of(error)) from None
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _flush(stream)
     raise SystemExit(0)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Hold SIGTERM and SIGINT back until the block, which imports Paddle, has ended.
+
+    Paddle 3.3.1 makes an ImportError of a signal that comes while it is imported, and then takes SIGTERM for itself.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
+    try:
+        yield
+        from ppcls.utils.paddle_signals import take_from_paddle
+
+        take_from_paddle()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave(code: int) -> NoReturn:
@@ -64,6 +84,36 @@ def leave(code: int) -> NoReturn:
         with suppress(OSError, ValueError):
             stream.flush()
     os._exit(code)
+
+
+def _open_streams() -> None:
+    """Where the tool was started with a stream closed, put nothing in its place: a file would get its number."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+
+
+def _is_left(stream: TextIO) -> bool:
+    """Whether a stream is a pipe to a reader that has ended."""
+    poll = select.poll()
+    with suppress(OSError, ValueError):
+        poll.register(stream.fileno(), 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _flush(stream: TextIO) -> None:
+    """Lead a stream that does not take what was written to it to nowhere.
+
+    Python would complain of it at its end, and change the exit code.
+    """
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _raise_at_sigterm() -> None:

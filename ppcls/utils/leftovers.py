@@ -33,7 +33,7 @@ def clear_unfinished(directory: str | os.PathLike, is_own: Callable[[str], bool]
         match = UNFINISHED.fullmatch(path.name)
         if match is None or (match["name"] and not is_own(match["name"])):
             continue
-        if not match["name"]:
+        if not match["name"] or path.is_file():
             path.unlink(missing_ok=True)
             continue
         gone.append(path.name)

@@ -32,8 +32,9 @@ class _Console(logging.Handler):
             tqdm.write(self.format(record), file=self.stream)
             self.stream.flush()
         except OSError as error:
-            # The stream may be a file on the disk that is full; a reader that has left is another matter.
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
+            # The stream may be a file on the disk that is full, a terminal that was closed, or a pipe to a reader that
+            # has left, such as `head` or the launcher: no reason to end what took days.
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE):
                 raise
             self.num_lost += 1
             if self.num_lost == 1:

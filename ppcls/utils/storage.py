@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +142,23 @@ def sha256(path: str | os.PathLike) -> str:
     return digest.hexdigest()
 
 
+def write_text(path: str | os.PathLike, text: str) -> None:
+    """Write a small file; what was there before stays until all of the new one is.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise StorageError(f"{path}: cannot be written ({error.strerror or error}); nothing was changed") from error
+
+
 def ensure_writable(directory: str | os.PathLike) -> Path:
     """Create a directory if need be and prove that a file can be written there.
 
@@ -155,7 +172,9 @@ def ensure_writable(directory: str | os.PathLike) -> Path:
         probe.write_bytes(b"")
         probe.unlink(missing_ok=True)  # a run that starts in this directory may have cleared it away
     except OSError as error:
-        reason = error.strerror or error
+        reason = "it is a link to what is not there" if directory.is_symlink() else error.strerror or error
+        if directory.exists() and not directory.is_dir():
+            reason = "it is a file"
         raise StorageError(f"{directory}: cannot be written ({reason}); choose another directory") from error
     return directory
 

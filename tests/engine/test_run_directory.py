@@ -20,6 +20,13 @@ def names_in(directory):
     return {path.name for path in directory.iterdir()}
 
 
+def test_half_a_record_of_a_run_that_was_killed_is_cleared_away(tmp_path):
+    for name in ("config.yaml", ".config.yaml.partial-12", ".notes.partial-12"):
+        (tmp_path / name).write_text("")
+    run_directory.clear(tmp_path)
+    assert names_in(tmp_path) == {"config.yaml", ".notes.partial-12"}
+
+
 def test_checkpoints_are_ordered_by_progress():
     assert newest_first(sorted(ORDER)) == ORDER[::-1]
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a tool ends: expected failures in one line each with their exit code, bugs with a traceback."""
 
+import errno
+import shlex
 import signal
 import subprocess
 import sys
@@ -66,6 +68,105 @@ def test_a_reader_that_leaves_early_causes_no_message():
     assert tool.stderr.read() == b""
     assert tool.wait() == 0
     tool.stderr.close()
+
+
+LOGS = """
+import sys
+from pathlib import Path
+from ppcls.utils.cli import run
+from ppcls.utils.errors import DataError
+from ppcls.utils.logger import logger, start_logging
+
+def main():
+    start_logging()
+    logger.info("begun")
+    sys.stdin.read()
+    for number in range(3000):
+        logger.info("line %d", number)
+    Path(sys.argv[1]).write_text("trained")
+    if sys.argv[2:]:
+        raise DataError("no")
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize(("more", "code", "told"), [([], 0, b""), (["fail"], 3, b"no\n")])
+def test_a_reader_of_the_log_that_leaves_ends_nothing(tmp_path, more, code, told):
+    command = [sys.executable, "-c", LOGS, str(tmp_path / "done"), *more]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tool:
+        tool.stdout.readline()
+        tool.stdout.close()
+        tool.stdin.close()
+        assert tool.stderr.read() == told
+        assert tool.wait() == code
+    assert (tmp_path / "done").read_text() == "trained"
+
+
+def test_another_pipe_that_breaks_is_a_bug():
+    with pytest.raises(BrokenPipeError):
+        run(raising(BrokenPipeError(errno.EPIPE, "Broken pipe")))
+
+
+def test_results_that_cannot_be_written_are_an_error_of_storage():
+    program = "from ppcls.utils.cli import run\nrun(lambda: print('the answer'))"
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", program], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (5, "cannot be read or written (No space left on device)\n")
+
+
+CLOSED = """
+import os, sys
+from pathlib import Path
+from ppcls.utils.cli import run
+from ppcls.utils.logger import logger, start_logging
+
+def main():
+    with open(sys.argv[1], "w") as file:
+        os.write(1, b"by C")
+        print("by Python")
+        print("by Python", file=sys.stderr)
+        start_logging()
+        logger.info("a line")
+        file.write(f"{sys.stdin.read()}{file.fileno() > 2}")
+
+run(main)
+"""
+
+
+def test_a_tool_that_was_started_without_streams_writes_to_no_file_what_is_not_for_it(tmp_path):
+    command = shlex.join([sys.executable, "-c", CLOSED, str(tmp_path / "file")])
+    assert subprocess.run(["sh", "-c", f"{command} <&- >&- 2>&-"], check=False).returncode == 0
+    assert (tmp_path / "file").read_text() == "True"
+
+
+IMPORTS = """
+import os, signal, sys
+from ppcls.utils.cli import importing, run
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what runs in the background is started to ignore it
+
+def main():
+    with importing():
+        os.kill(os.getpid(), int(sys.argv[1]))
+        import paddle
+        print("imported", flush=True)
+    print("too late")
+
+run(main)
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "told"),
+    [(signal.SIGTERM, 143, "stopped by signal 15 (SIGTERM)\n"), (signal.SIGINT, 130, "interrupted\n")],
+)
+def test_a_signal_that_comes_while_paddle_is_imported_is_no_error_of_the_import(number, code, told):
+    command = [sys.executable, "-c", IMPORTS, str(int(number))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "imported\n", told)
 
 
 WAITS = """

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
 import os
+import resource
 
 import pytest
 
@@ -12,6 +13,7 @@ from ppcls.utils.storage import (
     require_replaceable,
     sha256,
     verify,
+    write_text,
 )
 
 
@@ -134,6 +136,29 @@ def test_place_under_a_file_cannot_be_written(tmp_path):
         published(tmp_path / "file" / "epoch_1", "thing"),
     ):
         pass
+
+
+def test_what_stands_in_the_place_of_a_directory_is_said(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(StorageError, match="file: cannot be written .it is a file."):
+        ensure_writable(tmp_path / "file")
+    with pytest.raises(StorageError, match="link: cannot be written .it is a link to what is not there."):
+        ensure_writable(tmp_path / "link")
+
+
+def test_a_small_file_that_cannot_be_written_stays_as_it_was(tmp_path):
+    path = tmp_path / "config.yaml"
+    write_text(path, "before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="config.yaml: cannot be written .File too large.; nothing was changed"):
+            write_text(path, "after")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
