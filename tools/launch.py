@@ -3,6 +3,7 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -53,20 +54,20 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--restart_wait",
-        type=float,
+        type=_seconds,
         default=3.0,
         metavar="SECONDS",
         help="before the second start; each further wait is twice as long, up to a minute (3)",
     )
     parser.add_argument(
         "--grace",
-        type=float,
+        type=_seconds,
         default=600.0,
         metavar="SECONDS",
         help="what saving may take after SIGTERM or SIGINT until processes are killed (600)",
     )
     parser.add_argument("script", help="what each process runs, such as tools/train.py")
-    parser.add_argument("arguments", nargs=argparse.REMAINDER, help="its arguments")
+    parser.add_argument("arguments", nargs=argparse.REMAINDER, default=[], help="its arguments").required = False
     return parser.parse_args()
 
 
@@ -118,17 +119,21 @@ def require_continuing(words: list[str]) -> None:
 
 
 def _natural(text: str) -> int:
-    number = int(text)
-    if number < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more; got {text}")
-    return number
+    return int(_at_least(0, text, str.isdecimal(text)))
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected 1 or more; got {text}")
-    return number
+    return int(_at_least(1, text, str.isdecimal(text)))
+
+
+def _seconds(text: str) -> float:
+    return _at_least(0, text, re.fullmatch(r"\d+(\.\d*)?|\.\d+", text) is not None)
+
+
+def _at_least(smallest: int, text: str, is_number: bool) -> float:
+    if not is_number or float(text) < smallest:
+        raise argparse.ArgumentTypeError(f"expected {smallest} or more; got {text}")
+    return float(text)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from ppcls.utils import dist, pulse
 from ppcls.utils.cli import exit_code_of, leave
 from ppcls.utils.errors import PeerError, PpclsError
 from ppcls.utils.logger import log_traceback, logger
-from ppcls.utils.supervisor import SUPERVISED
+from ppcls.utils.supervisor import SEE_ITS_MESSAGE, SUPERVISED
 from ppcls.utils.terminate import on_uncaught
 
 if TYPE_CHECKING:
@@ -219,7 +219,7 @@ class Peers:
         # One process on each machine says it all, or its supervisor does.
         is_shown = SUPERVISED in os.environ and self._processes[rank].is_near(self._own)
         if is_shown or os.environ.get("PADDLE_LOCAL_RANK", "0") != "0":
-            return f"process {rank} ended; see its message"
+            return f"process {rank} ended; {SEE_ITS_MESSAGE}"
         return f"process {rank}: {text}" + (f"\n{trace}" if trace else "")
 
     def _tick(self, seconds: float) -> None:

@@ -57,8 +57,9 @@ def _wait_for(place: str, rank: int) -> None:
             return
         except OSError as error:
             if time.monotonic() > deadline:
+                reason = error.strerror or error
                 raise PeerError(
-                    f"process {rank}: process 0 does not answer at {place} ({error.strerror or error}); see what it says"
+                    f"process {rank}: process 0 does not answer at {place} ({reason}); see what it says"
                 ) from error
         time.sleep(POLL_SECONDS)
 

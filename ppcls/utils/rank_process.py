@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ KEPT_LINES = 200
 SHOWN_LINES = 40
 _PR_SET_PDEATHSIG = 1
 """Its number in Linux's ``prctl.h``."""
+_NOISE = re.compile(r"[\W_]*$|FLAGS\(name=|[IW]\d{4} [\d:.]+ ")
+"""What Paddle 3.3.1 prints of its own accord, and empty lines and rulers."""
 _HEADS = ("Traceback (most recent call last):", "Fatal Python error: ")
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
@@ -45,6 +48,7 @@ class RankProcess:
         self.started = time.monotonic()
         self.ended: float | None = None
         self.is_ended_by_us = False
+        self.last_sent: int | None = None
         self.log = log
         self._log = open(log, "ab", buffering=0)  # noqa: SIM115
         self._process = subprocess.Popen(
@@ -125,6 +129,7 @@ class RankProcess:
 
     def send(self, number: int) -> None:
         """Send a signal, unless it has ended."""
+        self.last_sent = number
         if self._process.poll() is None:
             self._process.send_signal(number)
 
@@ -141,7 +146,7 @@ class RankProcess:
         if code is not None and code < 0:
             name = signal.Signals(-code).name
             return f"killed by {name}{' (perhaps out of memory)' if -code == signal.SIGKILL else ''}"
-        message = [line for line in self.message() if line.strip()]
+        message = [line for line in self.message() if not _NOISE.match(line)]
         return message[-1].strip() if message else f"exit code {code}, without a message"
 
     def message(self) -> list[str]:

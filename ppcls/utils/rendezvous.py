@@ -67,6 +67,7 @@ class Rendezvous:
         job: a name; machines of another job are refused.
         patience: seconds that the machines wait for each other.
         stopped_by: the signal that ends a wait, once there was one.
+        say: takes a line for people.
     """
 
     num_processes: int
@@ -76,6 +77,7 @@ class Rendezvous:
     job: str = "default"
     patience: float = 900.0
     stopped_by: Callable[[], int | None] = lambda: None
+    say: Callable[[str], None] = lambda text: None
     _listener: socket.socket | None = field(default=None, repr=False)
 
     def agree(self, outcome: Outcome, decide: Decide) -> Start | Verdict:
@@ -143,6 +145,7 @@ class Rendezvous:
     def _visit(self, outcome: Outcome) -> Start | Verdict:
         place = self._place
         deadline = time.monotonic() + self.patience
+        is_told = False
         while True:
             self._require_time(deadline, f"the first machine does not answer at {self.master}")
             try:
@@ -151,7 +154,10 @@ class Rendezvous:
                     ends = [f"{own}:{port}" for port in free_ports(self.num_processes)]
                     _send(host, {"job": self.job, "node": self.node, "ends": ends, **vars(outcome)})
                     answer = _received(host, lambda: self._require_time(deadline, "the other machines do not come"))
-            except (OSError, ValueError):
+            except (OSError, ValueError) as error:
+                if not is_told:
+                    is_told = True
+                    self.say(f"waiting for the first machine at {self.master} ({error}), up to {self.patience:.0f} s")
                 time.sleep(POLL_SECONDS)
                 continue
             if "refused" in answer:

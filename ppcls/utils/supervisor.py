@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import selectors
 import signal
@@ -26,6 +27,8 @@ MAX_WAIT_SECONDS = 60.0
 FORWARDED = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
 SUPERVISED = "PPCLS_SUPERVISED"
 """Tells the processes that their supervisor says how each of them has ended."""
+SEE_ITS_MESSAGE = "see its message"
+"""The end of what a process says that knows only which other one has failed."""
 FINAL = {
     ConfigError.exit_code: "the command or configuration cannot be obeyed",
     DataError.exit_code: "the data cannot be used",
@@ -95,6 +98,7 @@ class Supervisor:
         self._stopped_by: int | None = None
         self._kill_at: float | None = None
         rendezvous.stopped_by = lambda: self._stopped_by
+        rendezvous.say = _say
 
     def run(self) -> int:
         """Run to the end, or to the last failure; gives the exit code: that of the first cause, 128 + N for signals.
@@ -162,7 +166,13 @@ class Supervisor:
 
     def _run_once(self, start: Start) -> Outcome:
         began = time.monotonic()
-        self._group = [self._started(start, local) for local in range(len(self.shares))]
+        self._group = []
+        for local in range(len(self.shares)):
+            self._group.append(self._started(start, local))
+        if self._stopped_by is not None:
+            for process in self._group:
+                if process.last_sent != self._stopped_by:  # the signal came before it was there
+                    process.send(self._stopped_by)
         first = self._watch()
         self._seconds = time.monotonic() - began
         if self._stopped_by is not None:
@@ -218,7 +228,8 @@ class Supervisor:
                 for process in running:
                     process.kill()
         own = [process for process in failed if process.exit_code != PeerError.exit_code]
-        return next(iter(own or failed), None)
+        witnesses = [process for process in failed if not process.cause().endswith(SEE_ITS_MESSAGE)]
+        return next(iter(own or witnesses or failed), None)
 
     def _hear(self, running: Sequence[RankProcess]) -> None:
         with selectors.DefaultSelector() as selector:
@@ -233,6 +244,10 @@ class Supervisor:
     def _tell(self, first: RankProcess) -> None:
         """Show the first cause, unless it has been shown as it was printed."""
         _say(f"process {first.rank} failed: {first.cause()} (exit code {first.exit_code}); {first.log}")
+        for process in self._group:
+            # A script that calls exit() leaves the others alone with what they cannot explain.
+            if not process.exit_code and (process.ended or math.inf) < (first.ended or 0.0):
+                _say(f"process {process.rank} had ended before, with exit code 0; {process.log}")
         message = first.message()
         if first is not self._group[0] and message[1:]:
             print("\n".join(message), file=sys.stderr, flush=True)

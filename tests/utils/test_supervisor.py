@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 
 from ppcls.utils.accelerators import Accelerators
-from ppcls.utils.errors import ConfigError
+from ppcls.utils.errors import ConfigError, PeerError
 from ppcls.utils.rendezvous import FREE_PORTS, Outcome, Rendezvous, Verdict, free_ports
+from ppcls.utils.supervisor import Supervisor
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("PADDLE_TRAINER_ID", "PADDLE_TRAINERS_NUM", "PADDLE_LOCAL_RANK", "PADDLE_LOCAL_SIZE", "PADDLE_MASTER")
@@ -118,6 +119,45 @@ def test_ctrl_c_is_passed_on_once_and_waited_for(tmp_path, launch):
     assert not list(tmp_path.glob("start_1_*"))
 
 
+def test_a_signal_that_comes_while_processes_are_started_reaches_all(tmp_path, monkeypatch):
+    started = Supervisor._started
+
+    def one_then_a_signal(self, start, local):
+        process = started(self, start, local)
+        if local == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return process
+
+    monkeypatch.setattr(Supervisor, "_started", one_then_a_signal)
+    command = [sys.executable, "-c", "import time; time.sleep(600)"]
+    assert Supervisor(command, [{}, {}], tmp_path, Rendezvous(2)).run() == 128 + signal.SIGTERM
+
+
+def test_of_processes_that_blame_each_other_the_one_that_knows_more_is_the_cause(launch):
+    lines = "import time\n"
+    lines += "if rank == 0:\n    sys.exit(print('process 1 ended; see its message', file=sys.stderr) or 6)\n"
+    lines += "time.sleep(0.5)\nprint('process 1 has lost its connection', file=sys.stderr)\nsys.exit(6)"
+    done = launch(lines, "--nproc_per_node", "2")
+    assert done.returncode == 6
+    assert "launch: process 1 failed: process 1 has lost its connection (exit code 6)" in done.stderr
+
+
+def test_a_process_that_has_ended_too_early_is_named(launch):
+    lines = "if rank == 1:\n    (folder / 'left').touch()\n    sys.exit(0)\n"
+    lines += "import time\nwhile not (folder / 'left').exists():\n    time.sleep(0.01)\n"
+    lines += "time.sleep(1)\nprint('process 0 has lost its connection', file=sys.stderr)\nsys.exit(6)"
+    done = launch(lines, "--nproc_per_node", "2")
+    assert done.returncode == 6
+    assert "launch: process 1 had ended before, with exit code 0; " in done.stderr
+
+
+def test_what_paddle_prints_is_no_cause(launch):
+    lines = "print('I1121 20:52:12.494059  5009 tcp_store.cc:336] create libuv server at port: 28840\\n=====\\n"
+    lines += "FLAGS(name=1)\\n======', file=sys.stderr)\nsys.exit(9)"
+    done = launch(lines)
+    assert "launch: process 0 failed: exit code 9, without a message (exit code 9)" in done.stderr
+
+
 def test_no_process_outlives_a_launcher_that_is_killed(tmp_path, launch):
     lines = "import signal, time\n(folder / f'pid_{rank}').write_text(str(os.getpid()))\n"
     lines += "while len(list(folder.glob('pid_*'))) < 2:\n    time.sleep(0.01)\n"
@@ -152,6 +192,23 @@ def test_starts_again_only_what_goes_on_from_its_checkpoint():
     assert done.returncode == 2
     assert done.stderr.startswith("--max_restarts: every start would begin anew; add -o Global.checkpoints=auto")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--nproc_per_node", "x", "a.py"], "--nproc_per_node: expected 1 or more; got x"),
+        (["--max_restarts", "-1", "a.py"], "--max_restarts: expected 0 or more; got -1"),
+        (["--grace", "-1", "a.py"], "--grace: expected 0 or more; got -1"),
+        (["--restart_wait", "nan", "a.py"], "--restart_wait: expected 0 or more; got nan"),
+        (["--nproc_per_node", "2"], "the following arguments are required: script"),
+    ],
+)
+def test_a_wrong_option_says_what_is_expected(words, message):
+    command = [sys.executable, "tools/launch.py", *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.endswith(f"{message}\n")
 
 
 @pytest.mark.promise("F33")
@@ -251,6 +308,15 @@ def test_the_first_machine_decides_for_all():
     )
     assert both == [Verdict(3, "no"), Verdict(3, "no")]
     assert seen == {0: Outcome(6, "a"), 1: Outcome(3, "b")}
+
+
+def test_who_waits_for_the_first_machine_says_so_once():
+    said = []
+    rendezvous = Rendezvous(1, 1, 2, "127.0.0.1:1", patience=1.0)
+    rendezvous.say = said.append
+    with pytest.raises(PeerError, match="the first machine does not answer at 127.0.0.1:1"):
+        rendezvous.agree(Outcome(), lambda outcomes: None)
+    assert len(said) == 1 and said[0].startswith("waiting for the first machine at 127.0.0.1:1 (")
 
 
 def test_a_machine_of_another_job_is_refused():
