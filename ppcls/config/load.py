@@ -72,6 +72,9 @@ def _import_modules(tree: Node, problems: Problems) -> None:
             importlib.import_module(str(module.value))
         except (ImportError, ValueError, TypeError) as error:
             problems.error(module, "Global.imports", f"'{module.value}' cannot be imported ({error})")
+        except SystemExit as error:  # without this, nothing would be trained, without a word
+            text = f"'{module.value}' ends the program when it is imported (exit code {error.code}); guard what it runs"
+            problems.error(module, "Global.imports", f"{text} with if __name__ == '__main__'")
 
 
 def _unlist_optimizer(tree: Node, problems: Problems) -> None:

@@ -77,6 +77,8 @@ def override(tree: Node, text: str) -> None:
     if not equals or not all(keys):
         raise ConfigError(f"{where}: expected key.path=value, such as -o Global.epochs=3")
     value = _parse(value_text, where)
+    if _has_comment(value_text, value, where):
+        raise ConfigError(f"{where}: what follows ' #' would be left out, as YAML's comment; put the value in quotes")
     parent = tree
     for depth, key in enumerate(keys):
         here = ".".join(keys[:depth]) or "the top of the file"
@@ -91,6 +93,16 @@ def override(tree: Node, text: str) -> None:
             parent = parent.value.setdefault(key, Node({}, where))
         else:
             raise ConfigError(f"{where}: {here} is the single value {parent.value!r} and has no '{key}' inside")
+
+
+def _has_comment(text: str, value: Node, where: str) -> bool:
+    if "#" not in text:
+        return False
+    try:
+        other = _parse(text.replace("#", "_"), where)
+    except ConfigError:
+        return True
+    return repr(value.plain()).replace("#", "_") != repr(other.plain())
 
 
 def _set_item(items: list[Node], key: str, value: Node | None, here: str, where: str) -> Node:

@@ -104,8 +104,9 @@ class Progress(Callback):
             return  # continued after its last batch: they were written then
         figures, num_samples = self._figures_of_all()
         ips = num_samples / self._seconds
+        means = shown(figures) or "no batch counts"
         head = f"[Train][Epoch {state.epoch}/{self.epochs}][Avg]"
-        logger.info("%s %s, ips: %.1f images/s, time: %s", head, shown(figures), ips, _duration(self._seconds))
+        logger.info("%s %s, ips: %.1f images/s, time: %s", head, means, ips, _duration(self._seconds))
         self._record({"event": "epoch", "epoch": state.epoch, "step": state.step, **figures, "ips": ips})
         self._advise(state.epoch)
         self._start_epoch()
@@ -189,11 +190,12 @@ class Progress(Callback):
             figures.update(self.metric.compute())
         memory = f", memory: {peak_memory_mb():.0f} MB" if self.show_memory else ""
         scaling = "".join(f", {name}: {value:g}" for name, value in state.scaling.items())
+        losses = f", {shown(figures)}" if figures else ""  # no batch counts where all updates are left out
         logger.info(
-            "[Train][Epoch %d/%d][Iter: %d/%d] step: %d, lr: %.8g, %s, batch_cost: %.5fs, reader_cost: %.5fs, "
+            "[Train][Epoch %d/%d][Iter: %d/%d] step: %d, lr: %.8g%s, batch_cost: %.5fs, reader_cost: %.5fs, "
             "ips: %.1f images/s, eta: %s%s%s",
             *(state.epoch, self.epochs, state.batch, self.batches_per_epoch, state.step, state.learning_rate),
-            *(shown(figures), batch_seconds / count, reader_seconds / count, ips, _duration(eta), memory, scaling),
+            *(losses, batch_seconds / count, reader_seconds / count, ips, _duration(eta), memory, scaling),
             extra={"on_bar": True},
         )
         place = {"epoch": state.epoch, "batch": state.batch, "step": state.step, "lr": state.learning_rate}

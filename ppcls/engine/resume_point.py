@@ -70,6 +70,8 @@ def _common_copy(folder: Path, name: str) -> tuple[Path | None, str]:
     """This process's copy of a checkpoint, if every process has one that verifies; else what is the matter."""
     copies: dict[str, Path] = {}
     problem = f"{folder / name}: no such checkpoint; give a directory such as output/epoch_5, or 'auto'"
+    if (folder / name).is_file():
+        problem = f"{folder / name}: this is a file; give the directory of the checkpoint, {folder}"
     for path in [place / name for place in _places(folder)]:
         if path.is_dir():
             try:

@@ -296,6 +296,16 @@ def test_a_module_that_cannot_be_imported_is_named(problems_of, module):
     assert problem.startswith(f"x.yaml:3: Global.imports: '{module}' cannot be imported (")
 
 
+def test_a_module_that_ends_the_program_is_named(problems_of, write, monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(tmp_path)
+    write("import sys\nsys.exit(0)\n", "users_script.py")
+    (problem,) = problems_of(SMALL.replace("epochs: 3", "imports: [users_script]"))
+    assert problem == (
+        "x.yaml:2: Global.imports: 'users_script' ends the program when it is imported (exit code 0); "
+        "guard what it runs with if __name__ == '__main__'"
+    )
+
+
 # Finding the file
 
 

@@ -175,6 +175,19 @@ def test_the_value_of_an_override_is_read_as_yaml(write, override, expected):
     assert at(tree, "a.b").where == f"-o {override}"
 
 
+@pytest.mark.parametrize("override", ["a=/data/x #1", "a={b: 1} # c", "a=#1", "a=x #1: y"])
+def test_an_override_loses_nothing_to_a_comment(write, override):
+    problem = error_of(write("a: 1\n"), override)
+    assert problem == f"-o {override}: what follows ' #' would be left out, as YAML's comment; put the value in quotes"
+
+
+@pytest.mark.parametrize(
+    ("override", "value"), [("a='/data/x #1'", "/data/x #1"), ("a=/data/x#1", "/data/x#1"), ('a=["#", 1]', ["#", 1])]
+)
+def test_an_override_may_have_a_number_sign(write, override, value):
+    assert load_tree(write("a: 1\n"), [override]).plain() == {"a": value}
+
+
 def test_an_override_reaches_into_a_list(write):
     tree = load_tree(write("ops:\n  - Crop: {size: 1}\n  - Flip:\n"), ["ops.1.Flip.code=1", "ops.0.Crop.size=2"])
     assert tree.plain() == {"ops": [{"Crop": {"size": 2}}, {"Flip": {"code": 1}}]}

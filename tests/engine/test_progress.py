@@ -49,6 +49,14 @@ def test_a_line_has_place_rate_running_means_costs_speed_and_time_left(caplog):
     ]
 
 
+def test_batches_that_do_not_count_leave_no_gap_in_the_line(caplog):
+    progress = Progress(1, 1, 1, CombinedMetric([TopkAcc([1])]))
+    progress.on_train_start(TrainState())
+    run_epoch(progress, [None])
+    assert "lr: 0.5, batch_cost: 0.40000s" in caplog.messages[0]
+    assert caplog.messages[1].startswith("[Train][Epoch 1/1][Avg] no batch counts, ips: 0.0")
+
+
 def test_the_last_batch_of_an_epoch_has_a_line_whatever_the_interval(caplog):
     progress = Progress(1, 3, 2)
     progress.on_train_start(TrainState())

@@ -61,6 +61,16 @@ def test_a_checkpoint_that_is_not_there(train, folder):
     assert left(folder / "a") == set()
 
 
+def test_a_file_of_a_checkpoint(train, folder):
+    (folder / "epoch_1").mkdir()
+    (folder / "epoch_1" / "model.safetensors").write_text("")
+    message = refused(train, StorageError, f"{folder}/epoch_1/model.safetensors", "of_file")
+    directory = f"{folder}/epoch_1"
+    assert (
+        message == f"{directory}/model.safetensors: this is a file; give the directory of the checkpoint, {directory}"
+    )
+
+
 def test_the_latest_where_there_is_none(train, folder):
     (folder / "empty").mkdir()
     message = refused(train, StorageError, f"{folder}/empty/latest", "b")
