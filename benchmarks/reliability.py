@@ -56,8 +56,8 @@ def page(results: dict[str, dict], killed_run: dict | None) -> str:
     lines = [
         "# Reliability: what was promised, and what was measured",
         "",
-        "Written by `python benchmarks/reliability.py --full`, which runs the tests of each promise in its full number of "
-        "trials; a row may say that its number is that of the ordinary test suite. "
+        "Written by `python benchmarks/reliability.py --full`, which runs the tests of each promise in their full number "
+        "of trials; a row may say that its number is that of the ordinary test suite. "
         f"{machine}; Python {platform.python_version()}, {packages}. What the promises mean: "
         "[docs/reliability.md](docs/reliability.md).",
         "",
@@ -86,8 +86,9 @@ def main() -> None:
     parser.add_argument("--output", metavar="FILE", help="write the page there, instead of to the terminal")
     arguments = parser.parse_args()
     counts = Path(arguments.counts) if arguments.counts else None
+    measured = run_tests(arguments.full, arguments.only)
     results = json.loads(counts.read_text("utf-8")) if counts and counts.exists() else {}
-    results.update(run_tests(arguments.full, arguments.only))
+    results.update(measured)
     if counts:
         counts.write_text(json.dumps(results, indent=1), encoding="utf-8")
     killed_run = json.loads(Path(arguments.killed_run).read_text("utf-8")) if arguments.killed_run else None

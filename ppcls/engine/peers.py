@@ -147,7 +147,8 @@ class Peers:
         leave(error.exit_code)
 
     def _say_last_words(self, error: PeerError) -> None:
-        print(error, file=sys.stderr, flush=True)
+        sys.stderr.write(f"{error}\n")  # at once: the main thread may be logging
+        sys.stderr.flush()
         log_traceback(error)
         if self.last_words is not None:
             self.last_words(error)

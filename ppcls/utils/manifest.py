@@ -71,7 +71,11 @@ def _checked(said: Any) -> tuple[str, dict[str, Entry], dict[str, Any]]:
     if not isinstance(said, dict) or not said.keys() <= {"kind", "files", "about", "sha256"}:
         raise ValueError("not a manifest")
     kind, files, about = said.get("kind", ""), said.get("files"), said.get("about", {})
-    if not isinstance(kind, str) or not kind.isprintable() or not all(isinstance(each, dict) for each in (files, about)):
+    if (
+        not isinstance(kind, str)
+        or not kind.isprintable()
+        or not all(isinstance(each, dict) for each in (files, about))
+    ):
         raise ValueError("not a manifest")
     return kind, {name: _entry(name, said) for name, said in files.items()}, about
 
