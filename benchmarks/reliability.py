@@ -56,8 +56,8 @@ def page(results: dict[str, dict], killed_run: dict | None) -> str:
     lines = [
         "# Reliability: what was promised, and what was measured",
         "",
-        "Written by `python benchmarks/reliability.py --full`, which runs the tests of each promise in their full number "
-        "of trials; a row may say that its number is that of the ordinary test suite. "
+        "Written by `python benchmarks/reliability.py --full`, which runs the tests of each promise in their full "
+        "number of trials; a row may say that its number is that of the ordinary test suite. "
         f"{machine}; Python {platform.python_version()}, {packages}. What the promises mean: "
         "[docs/reliability.md](docs/reliability.md).",
         "",
