@@ -14,7 +14,7 @@ import pytest
 
 PROMISES = {
     "F01": "kill -9 at a random moment: the same command goes on, to the bit",
-    "F02": "kill -9 at every step of saving, pruning and resuming: a valid checkpoint, at most an interval and a save old",
+    "F02": "kill -9 at every step of saving, pruning, resuming: a valid checkpoint, an interval and a save old at most",
     "F03": "another number of processes: the same order of images, the same losses",
     "F04": "another number of workers: the same batches",
     "F05": "the same seed gives the same run, another seed another",
