@@ -17,7 +17,8 @@ def refused(tool, run_folder):
     def call(name, code, *overrides, config=None):
         def results():
             kept = toys.digests(run_folder)
-            return {path: digest for path, digest in kept.items() if not path.endswith(".log")}
+            # The lock says who was the last to hold it.
+            return {path: digest for path, digest in kept.items() if not path.endswith((".log", ".lock"))}
 
         before = results()
         given, out, err = tool(name, *overrides, config=config)
@@ -158,8 +159,7 @@ def test_a_loss_that_is_not_finite(tool):
     code, _, err = tool("train", "Optimizer.lr=1e30")
     assert code == NUMERICS
     assert len(err.splitlines()) == 1
-    assert "the loss is" in err
-    assert "1e+30" in err
+    assert err.startswith("epoch 1, batch 2: ") and " at learning rate 1e+30; first not finite: " in err
 
 
 def test_images_to_answer_that_are_not_there(refused, run_folder):
@@ -182,7 +182,8 @@ def test_a_folder_in_the_place_of_a_file_that_training_writes(tool, run_folder, 
     (run_folder / "new" / file).mkdir(parents=True)
     code, _, err = tool("train", f"Global.output_dir={run_folder}/new")
     assert code == STORAGE
-    assert err == f"{run_folder}/new/{file}: cannot be read or written (Is a directory)\n"
+    assert err.startswith(f"{run_folder}/new/{file}: cannot be ") and "(Is a directory)" in err
+    assert len(err.splitlines()) == 1
 
 
 def test_answers_that_cannot_be_stored(tool, run_folder):
