@@ -80,13 +80,18 @@ def test_what_the_old_bundle_has_begun_it_answers(start, own):
     assert server.ask(RED).classes == ["rouge"]
 
 
+def errors_of(caplog):
+    """A training before this test may have turned lines of a lower level on."""
+    return [record for record in caplog.records if record.levelno >= logging.ERROR]
+
+
 @pytest.mark.parametrize("damage", [flip, not_finite, of_another_format, fewer_labels, another_size, shutil.rmtree])
 def test_a_bad_bundle_is_told_in_one_line_and_the_old_one_answers(start, own, damage, caplog):
     server = start(own)
     damage(own)
     with caplog.at_level(logging.ERROR):
         server.run(server.server.reloader.reload())
-    (record,) = caplog.records
+    (record,) = errors_of(caplog)
     assert record.getMessage().startswith(f"the bundle is not reloaded, the one before answers on: {own}")
     assert "\n" not in record.getMessage()
     assert server.ask(RED).classes == ["red"]
@@ -101,7 +106,7 @@ def test_a_directory_that_is_watched_is_read_when_its_manifest_is_another(start,
         toy_bundle.write_bundle(own, OTHER)
         server.wait_for(lambda running: running.service.metrics.reloads.labels("swapped")._value.get() == 1)
     assert server.ask(RED).classes == ["rouge"]
-    assert len(caplog.records) == 1, "the bad one was read once, not again and again"
+    assert len(errors_of(caplog)) == 1, "the bad one was read once, not again and again"
 
 
 def test_a_link_that_is_turned_to_another_bundle_is_followed(start, bundle, own, tmp_path):
