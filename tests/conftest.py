@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import toys
 
+from ppcls.utils.logger import stop_logging
+
 pytest_plugins = ["promises"]
 
 
@@ -20,8 +22,13 @@ def pytest_configure(config):
 
 @pytest.fixture(autouse=True)
 def ppcls_log_propagates(monkeypatch):
-    """Let ``caplog`` see what the ``ppcls`` logger is given, whatever a test before this one set up."""
+    """Let ``caplog`` see what the ``ppcls`` logger is given, whatever a test before this one set up.
+
+    What this one sets up ends with it: its standard output is closed then, and the log would be written there.
+    """
     monkeypatch.setattr(logging.getLogger("ppcls"), "propagate", True)
+    yield
+    stop_logging()
 
 
 @pytest.fixture(scope="session")

@@ -254,7 +254,9 @@ def test_weights_that_are_not_finite_are_never_saved(toy_config, tmp_path):
 
 
 @pytest.mark.parametrize(("iterations", "place"), [(2, "epoch 1, batch 2"), (1, "evaluation")])
-def test_paddles_own_check_is_said_in_a_line(iterations, place, stopped):
+def test_paddles_own_check_is_said_in_a_line(iterations, place, stopped, monkeypatch):
+    # Paddle 3.3.1 checks outputs of batch norm, too, that evaluation does not write: whatever lies in that memory.
+    monkeypatch.setattr("ppcls.engine.report.count_macs", lambda model, shape: 0)
     paddle.set_flags({"FLAGS_check_nan_inf": True})
     try:
         text, *_ = stopped("Optimizer.lr=1.0e+37", f"Global.iter_per_epoch={iterations}")
