@@ -31,6 +31,7 @@ from ppcls.engine.run_directory import BEST, CONFIG_COPY, LOG, directory_of
 from ppcls.engine.run_record import RunRecord
 from ppcls.engine.sample_images import sample_images
 from ppcls.engine.trainer import Trainer, TrainState
+from ppcls.engine.training_parts import TrainingParts
 from ppcls.utils import dist
 from ppcls.utils.device import select_device
 from ppcls.utils.download import use_cache_dir
@@ -68,7 +69,7 @@ class Engine:
             )
         self.device = paddle.get_device()
         seed_everything(config.Global.seed)
-        self.parts = DeployedParts(config) if config.Global.bundle else Parts(config)
+        self.parts: Parts = DeployedParts(config) if config.Global.bundle else TrainingParts(config)
 
     def train(self) -> TrainState:
         """Train to the last epoch; checkpoints, logs and the resolved configuration go to the output directory.
@@ -77,28 +78,30 @@ class Engine:
             PpclsError: whatever stands in the way, each kind with its exit code.
             Stopped: a signal has ended it, and it is saved.
         """
-        self._refuse_bundle("trained")
+        parts = self.parts
+        if not isinstance(parts, TrainingParts):
+            raise self._no_bundle_can_be("trained")
         with ExitStack() as stack:
-            stack.enter_context(self.parts.signals)
-            stack.callback(self.parts.close)
+            stack.enter_context(parts.signals)
+            stack.callback(parts.close)
             with dist.together():
-                ensure_writable(self.parts.output_dir)
+                ensure_writable(parts.output_dir)
                 if dist.is_main() or self.settings.save_on_all_ranks:
-                    own = ensure_writable(directory_of(dist.rank(), self.parts.output_dir))
+                    own = ensure_writable(directory_of(dist.rank(), parts.output_dir))
                     stack.enter_context(held(own))
             self._start_log(LOG)
             if self.settings.output_url:
                 with dist.together():
                     if self.settings.checkpoints == AUTO:
-                        restore(self.parts.output_dir, self.settings.output_url)
-                    stack.enter_context(self.parts.mirror or nullcontext())
+                        restore(parts.output_dir, self.settings.output_url)
+                    stack.enter_context(parts.mirror or nullcontext())
             # Inside the mirror, which copies what is written at the end.
-            record = stack.enter_context(RunRecord(self.parts.output_dir, self.settings.epochs))
-            peers = stack.enter_context(self._peers(partial(self._say_last_words, record)))
-            return self._train(record, peers)
+            record = stack.enter_context(RunRecord(parts.output_dir, self.settings.epochs))
+            peers = stack.enter_context(self._peers(partial(self._say_last_words, parts, record)))
+            return self._train(parts, record, peers)
 
-    def _train(self, record: RunRecord, peers: Peers) -> TrainState:
-        settings, parts = self.settings, self.parts
+    def _train(self, parts: TrainingParts, record: RunRecord, peers: Peers) -> TrainState:
+        settings = self.settings
         # Before any image is read: the device may not have the small type, the losses may not go with pieces.
         _ = parts.precision, parts.pieces
         loaders = {"Train": parts.train_loader}
@@ -179,7 +182,8 @@ class Engine:
             ConfigError: there are no weights, or the configuration cannot be exported.
         """
         self._start_log()
-        self._refuse_bundle("exported")
+        if self.settings.bundle:
+            raise self._no_bundle_can_be("exported")
         export_for = self.settings.export_for or ()
         onnx, int8 = "onnxruntime" in export_for or "int8" in export_for, "int8" in export_for
         if onnx:
@@ -220,18 +224,19 @@ class Engine:
         for warning in self.config.warnings:
             logger.warning("%s", warning)
 
-    def _say_last_words(self, record: RunRecord, error: BaseException) -> None:
+    @staticmethod
+    def _say_last_words(parts: TrainingParts, record: RunRecord, error: BaseException) -> None:
         """Do what has to be done when the main thread cannot, as it waits for a process that has failed."""
         record.__exit__(type(error), error, None)
-        if "checkpointer" in vars(self.parts):
-            self.parts.checkpointer.__exit__(type(error), error, None)
+        if "checkpointer" in vars(parts):
+            parts.checkpointer.__exit__(type(error), error, None)
 
     def _peers(self, last_words: Callable[[BaseException], None] | None = None) -> Peers:
         return Peers(self.settings.stall_timeout, self.parts.output_dir, last_words)
 
-    def _refuse_bundle(self, verb: str) -> None:
-        if self.settings.bundle:
-            raise ConfigError(f"Global.bundle: an exported model cannot be {verb}; write pretrained_model instead")
+    @staticmethod
+    def _no_bundle_can_be(verb: str) -> ConfigError:
+        return ConfigError(f"Global.bundle: an exported model cannot be {verb}; write pretrained_model instead")
 
     def _require_trained(self, verb: str) -> None:
         """Refuse a model that no weights, or not all of them, were loaded into."""

@@ -15,6 +15,7 @@ from ppcls.deploy.bundle import LABEL_ARGUMENTS, LABELS
 from ppcls.engine.parts import Parts
 from ppcls.engine.run_directory import BEST, CONFIG_COPY, checkpoints_in
 from ppcls.engine.trainer import TrainState
+from ppcls.engine.training_parts import TrainingParts
 from ppcls.utils import dist
 from ppcls.utils.errors import DataError, Stopped
 from ppcls.utils.flops import count_macs
@@ -24,7 +25,7 @@ USUAL_SIDE = 224
 """Pixels, where the size of images is free."""
 
 
-def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
+def log_start(parts: TrainingParts, device: str, loaders: Mapping[str, Loader]) -> None:
     """The run in a few lines: model, data, device, steps, output."""
     settings, model = parts.settings, parts.model
     num_parameters = sum(parameter.size for parameter in model.parameters())
@@ -62,7 +63,7 @@ def log_start(parts: Parts, device: str, loaders: Mapping[str, Loader]) -> None:
         logger.warning("update_freq leaves out the last %s of each epoch", _counted(left_out, "batch", "batches"))
 
 
-def log_end(parts: Parts, state: TrainState) -> None:
+def log_end(parts: TrainingParts, state: TrainState) -> None:
     """Where the model is, and the commands to go on with."""
     directory = parts.output_dir / BEST
     if state.best is None or not directory.exists():
@@ -80,7 +81,7 @@ def log_end(parts: Parts, state: TrainState) -> None:
         logger.info("         %s", shlex.join(["python", _tool("infer"), *arguments]))
 
 
-def log_stop(parts: Parts, state: TrainState, error: Stopped) -> None:
+def log_stop(parts: TrainingParts, state: TrainState, error: Stopped) -> None:
     """Where a run that a signal has ended is saved, and how it goes on."""
     newest = checkpoints_in(parts.output_dir)
     if not newest:
