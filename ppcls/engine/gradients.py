@@ -33,7 +33,7 @@ class BatchPlace:
 
 
 @dataclass
-class _Before:
+class _State:
     """What a batch changes before it is known whether it can be computed."""
 
     statistics: Kept
@@ -78,22 +78,22 @@ class Gradients:
         self.is_alone = dist.world_size() == 1 or not has_synced
         self._tried = TriedSizes()
 
-    def add(self, batch: Batch, place: BatchPlace, is_first: bool, is_last: bool) -> StepOutput:
+    def add(self, batch: Batch, place: BatchPlace, before: Kept | None, is_last: bool) -> StepOutput:
         """Compute a batch; when memory runs out, again in smaller pieces.
 
         Args:
             batch: images [N, C, H, W] and labels.
             place: where it stands in the training.
-            is_first: of those that make one update: there are no gradients yet.
+            before: at the first of those that make one update, a copy of the statistics; there are no gradients yet.
             is_last: the processes exchange their gradients.
 
         Raises:
             ConfigError: out of memory, and pieces do not help.
         """
         if self.is_alone and self.pieces.on_out_of_memory == "halve" and self._tried.is_due(batch):
-            self._try_out(batch, place, is_first)
+            self._try_out(batch, place, before)
         while True:
-            before = self._before(is_first)
+            state = self._state(before)
             error = ""
             try:
                 return self.once(batch, place, is_last)
@@ -102,7 +102,7 @@ class Gradients:
                     raise
                 error = first_line(failure)
             # Not in the except block: there the traceback still holds what the failed attempt has computed.
-            self._undo(before)
+            self._undo(state)
             if dist.world_size() > 1:
                 size = max(end - start for start, end in self.pieces.bounds(len(batch[1])))
                 raise ConfigError(
@@ -131,10 +131,10 @@ class Gradients:
         """The gradients that there are now."""
         return [each.grad for each in self.parameters if each.grad is not None]
 
-    def _try_out(self, batch: Batch, place: BatchPlace, is_first: bool) -> None:
+    def _try_out(self, batch: Batch, place: BatchPlace, before: Kept | None) -> None:
         """Find the size of pieces that fits in every process, without exchanging anything but the answer."""
         while True:
-            before = self._before(is_first)
+            state = self._state(before)
             error = ""
             try:
                 self.once(batch, place, is_last=False)
@@ -142,23 +142,25 @@ class Gradients:
                 if not is_out_of_memory(failure):
                     raise
                 error = first_line(failure)
-            self._undo(before)
+            self._undo(state)
             errors = [f"process {rank}: {text}" for rank, text in enumerate(dist.gathered(error)) if text]
             if not errors:
                 return
             self.pieces.halve(len(batch[1]), errors[0], self.model)
 
     @paddle.no_grad()
-    def _before(self, is_first: bool) -> _Before:
-        if is_first or self.pieces.on_out_of_memory == "stop":
-            return _Before(self.statistics.copy(), [])
+    def _state(self, before: Kept | None) -> _State:
+        if before is not None:
+            return _State(before, [])
+        if self.pieces.on_out_of_memory == "stop":
+            return _State([], [])  # nothing will be tried again
         gradients = [None if each.grad is None else each.grad.clone() for each in self.parameters]
-        return _Before(self.statistics.copy(), gradients)
+        return _State(self.statistics.copy(), gradients)
 
     @paddle.no_grad()
-    def _undo(self, before: _Before) -> None:
-        self.statistics.restore(before.statistics)
-        for parameter, gradient in zip_longest(self.parameters, before.gradients):
+    def _undo(self, state: _State) -> None:
+        self.statistics.restore(state.statistics)
+        for parameter, gradient in zip_longest(self.parameters, state.gradients):
             parameter.clear_gradient()
             if gradient is not None:
                 parameter.grad = gradient

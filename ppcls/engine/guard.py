@@ -61,6 +61,9 @@ class Guard:
         gradients: forward and backward.
         agreement: what the processes settle before every update.
         settings: what becomes of it.
+
+    Attributes:
+        kept: the statistics as they were before the update.
     """
 
     def __init__(self, gradients: Gradients, agreement: Agreement, settings: NonFinite) -> None:
@@ -72,14 +75,14 @@ class Guard:
         self._examiner = Examiner(gradients, settings.output_dir, settings.samples)
         self._suspect: Suspect | None = None
         self._overflow: Suspect | None = None
-        self._kept: Kept = []
+        self.kept: Kept = []
         agreement.ask(NOT_FINITE, lambda: self._suspect is not None)
         agreement.ask(OVERFLOW, lambda: self._overflow is not None)
 
     def begin(self) -> None:
         """The next batch is the first of an update."""
         self._suspect = self._overflow = None
-        self._kept = self.statistics.copy()
+        self.kept = self.statistics.copy()
 
     def look(self, batch: Batch, output: StepOutput, place: BatchPlace, is_last: bool) -> None:
         """Look at what a batch gave; at the last one of an update divide the gradients by the loss scale, too."""
@@ -124,7 +127,7 @@ class Guard:
         suspect = self._first(self._suspect, self._overflow)
         text = told_by_all(self._examiner.told(suspect, state.learning_rate) if suspect else "")
         text = text or f"{place}: a gradient is not finite at learning rate {state.learning_rate:g}"
-        self.statistics.restore(self._kept)
+        self.statistics.restore(self.kept)
         for parameter in self.gradients.parameters:
             parameter.clear_gradient()
         if self.settings.action == "stop":

@@ -186,7 +186,7 @@ class Trainer:
         with paddles_check(place):
             if is_first:
                 self.guard.begin()
-            output = self.gradients.add(batch, place, is_first, is_update)
+            output = self.gradients.add(batch, place, self.guard.kept if is_first else None, is_update)
             state.pieces = self.pieces.state_dict()
             self.guard.look(batch, output, place, is_update)
             if is_update and not self._update(place, state):
