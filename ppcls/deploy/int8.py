@@ -7,7 +7,6 @@ A process of its own, as the quantizer prints, sets up logging, and holds the mo
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +16,6 @@ import numpy as np
 
 from ppcls.deploy.bundle import INT8_GRAPH, ONNX_GRAPH
 from ppcls.deploy.process import failure_of_module
-from ppcls.deploy.runtime import Predictor
 from ppcls.utils.errors import ConfigError, ParityError
 
 PACKAGES = ("onnx", "onnxruntime", "ml_dtypes")
@@ -34,7 +32,6 @@ OPERATORS = (
 ACTIVATIONS = ("Clip", "Relu", "LeakyRelu")
 NUM_FLOAT = 2
 """Convolutions at the beginning that stay in float32: with few channels they lose most and gain least."""
-NUM_ROUNDS, NUM_CALLS, NUM_UNTIMED = 5, 8, 3
 
 
 def require_int8() -> None:
@@ -87,27 +84,6 @@ def judge(before: Mapping[str, float], after: Mapping[str, float], allow_loss: b
             f"{before['top1_correct']} in float32: top-1 falls by {100 * fall / num_images:.2f} points, more than "
             f"{100 * LARGEST_FALL:g}; nothing was published. Leave int8 out, or accept that with --allow-int8-loss"
         )
-
-
-def latencies(predictors: Mapping[str, Predictor], image: np.ndarray) -> dict[str, float]:
-    """Milliseconds that each engine needs for one image: medians over rounds, so that all meet the same load.
-
-    An engine's threads wait busily for a while after a call, so the first calls of a round do not count.
-
-    Args:
-        predictors: by the engine's name.
-        image: of the graph's input, without a batch axis.
-    """
-    taken: dict[str, list[float]] = {name: [] for name in predictors}
-    for _ in range(NUM_ROUNDS):
-        for name, predictor in predictors.items():
-            for _ in range(NUM_UNTIMED):
-                predictor(image[None])
-            for _ in range(NUM_CALLS):
-                start = time.perf_counter()
-                predictor(image[None])
-                taken[name].append(time.perf_counter() - start)
-    return {name: round(1e3 * float(np.median(times)), 3) for name, times in taken.items()}
 
 
 def main(directory: str, images: str) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from ppcls.deploy.bundle import GRAPH, INT8_GRAPH, ONNX_GRAPH, PARAMETERS
-from ppcls.utils.errors import ConfigError
+from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.machine import usable_cores
+
+T = TypeVar("T")
 
 
 class InferenceEngine(Protocol):
@@ -40,6 +43,7 @@ class PaddleEngine:
 
     Raises:
         ConfigError: Paddle, or the device, is not there.
+        StorageError: it cannot load the graph.
     """
 
     def __init__(self, directory: Path, device: str, threads: int, onednn: bool = False) -> None:
@@ -66,7 +70,7 @@ class PaddleEngine:
             config.disable_mkldnn()
         config.disable_glog_info()
         self.description = f"Paddle Inference {__version__}, {'oneDNN' if onednn else 'plain (oneDNN off)'}"
-        self.predictor = inference.create_predictor(config)
+        self.predictor = loaded(lambda: inference.create_predictor(config), directory / GRAPH, self.description)
         self._restore_threads()
 
     def run(self, images: np.ndarray) -> np.ndarray:
@@ -110,6 +114,7 @@ class OnnxRuntimeEngine:
 
     Raises:
         ConfigError: onnxruntime is not installed, or not for the device, or does not run on it.
+        StorageError: it cannot load the graph.
     """
 
     def __init__(
@@ -137,7 +142,10 @@ class OnnxRuntimeEngine:
             # The slow way: twice the time, but the same answers as elsewhere.
             options.add_session_config_entry("session.x64quantprecision", "1")
         providers = providers_of(kind, int(number or 0), tensorrt)
-        self.session = onnxruntime.InferenceSession(str(directory / graph), options, providers=providers)
+        path = directory / graph
+        self.session = loaded(
+            lambda: onnxruntime.InferenceSession(str(path), options, providers=providers), path, self.description
+        )
         if self.session.get_providers()[0] != provider:  # it goes on without, saying so where nobody looks
             raise ConfigError(
                 f"Global.device: onnxruntime cannot load what '{device}' needs; install its libraries, or write cpu"
@@ -147,6 +155,22 @@ class OnnxRuntimeEngine:
     def run(self, images: np.ndarray) -> np.ndarray:
         """Run one batch."""
         return self.session.run(None, {self.input_name: images})[0]
+
+
+def loaded(load: Callable[[], T], graph: Path, engine: str) -> T:
+    """What an engine makes of a graph.
+
+    Raises:
+        StorageError: it cannot load it.
+    """
+    try:
+        return load()
+    except Exception as error:  # the classes of engines' errors have no other base
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        raise StorageError(
+            f"{graph}: {engine} cannot load it ({lines[-1][:200]}); export it again, or use the version that it was "
+            "exported with"
+        ) from error
 
 
 def providers_of(kind: str, number: int, tensorrt: bool) -> list[tuple[str, dict[str, Any]]]:

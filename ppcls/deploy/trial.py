@@ -7,17 +7,14 @@ Nothing of the training side is used: graphs, weights and preprocessing come fro
 from __future__ import annotations
 
 import sys
-import time
 
 import numpy as np
 
 from ppcls.data.images import transform_image
 from ppcls.deploy.bundle import read_bundle
 from ppcls.deploy.cases import cases
+from ppcls.deploy.latency import latencies
 from ppcls.deploy.runtime import Predictor
-
-NUM_TIMED = 9
-MAX_SECONDS = 3.0
 
 
 def main(directory: str, request: str, answers: str, *runtimes: str) -> None:
@@ -31,11 +28,12 @@ def main(directory: str, request: str, answers: str, *runtimes: str) -> None:
     images = [_input(stored[name], transforms, name, bundle.graph.dtype) for name in stored.files]
     asked = cases(images, bundle.graph.is_size_free)
     given: dict[str, np.ndarray] = {}
-    for runtime in runtimes:
-        predictor = Predictor(directory, runtime)
+    predictors = {runtime: Predictor(directory, runtime) for runtime in runtimes}
+    for runtime, predictor in predictors.items():
         given.update({f"{runtime}|{case}": predictor(batch) for case, batch in asked.items()})
         given[f"description:{runtime}"] = np.array(predictor.description)
-        given[f"latency:{runtime}"] = np.array(_milliseconds(predictor, images[0][None]))
+    for runtime, milliseconds in latencies(predictors, images[0]).items():
+        given[f"latency:{runtime}"] = np.array(milliseconds)
     np.savez(answers, **given)
 
 
@@ -43,15 +41,6 @@ def _input(image: np.ndarray, transforms: list, name: str, dtype: str) -> np.nda
     if image.dtype != np.uint8:
         return image
     return transform_image(image.tobytes() if image.ndim == 1 else image, transforms, name, dtype)
-
-
-def _milliseconds(predictor: Predictor, image: np.ndarray) -> float:
-    taken: list[float] = []
-    while len(taken) < NUM_TIMED and sum(taken) < MAX_SECONDS:
-        started = time.perf_counter()
-        predictor(image)
-        taken.append(time.perf_counter() - started)
-    return 1000 * float(np.median(taken))
 
 
 if __name__ == "__main__":

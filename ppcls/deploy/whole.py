@@ -23,7 +23,7 @@ def read_whole(directory: str | os.PathLike, read: Callable[[], T]) -> T:
         before = _manifest(directory)
         try:
             result = read()
-        except Exception:
+        except Exception:  # whatever a half replaced bundle leads to; what comes of one that stayed is raised
             if _manifest(directory) == before:
                 raise
             continue

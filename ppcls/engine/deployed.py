@@ -20,6 +20,7 @@ from ppcls.data.transforms.transform import Transform
 from ppcls.deploy.answers import answers
 from ppcls.deploy.bundle import LABEL_ARGUMENTS, Bundle, load_bundle
 from ppcls.deploy.graph import DeployedGraph
+from ppcls.deploy.whole import read_whole
 from ppcls.engine.parts import Parts
 from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.logger import logger
@@ -29,13 +30,12 @@ class DeployedModel(nn.Layer):
     """An exported model with the face of a trained one: images [N, C, H, W] to logits [N, class_num].
 
     Args:
-        bundle: the exported model.
-        runtime: the engine that runs it, such as ``paddle``.
+        graph: the exported model in its engine.
     """
 
-    def __init__(self, bundle: Bundle, runtime: str) -> None:
+    def __init__(self, graph: DeployedGraph) -> None:
         super().__init__()
-        self.graph = DeployedGraph(bundle, runtime)
+        self.graph = graph
 
     def forward(self, images: paddle.Tensor) -> paddle.Tensor:
         """Logits; raises as `DeployedGraph` does."""
@@ -49,29 +49,33 @@ class DeployedParts(Parts):
     """`Parts` with the exported model of ``Global.bundle`` in place of ``Arch``."""
 
     @functools.cached_property
-    def bundle(self) -> Bundle:
-        """The exported model, verified.
+    def graph(self) -> DeployedGraph:
+        """The exported model, verified, in its engine.
 
         Raises:
             StorageError: it is not there, cut off or altered.
-            ConfigError: its description cannot be obeyed.
+            ConfigError: its description cannot be obeyed, or the engine is not there.
         """
-        assert self.settings.bundle is not None
+        directory = self.settings.bundle
+        assert directory is not None
         if not paddle.get_device().startswith("cpu"):
             logger.warning("Global.device is %s, but an exported model runs on the CPU", paddle.get_device())
         try:
-            bundle = load_bundle(self.settings.bundle)
+            return read_whole(directory, lambda: DeployedGraph(load_bundle(directory), self.settings.runtime))
         except StorageError as error:
             raise StorageError(f"Global.bundle: {error}") from error
-        return bundle
+
+    @property
+    def bundle(self) -> Bundle:
+        """What the exported model says of itself."""
+        return self.graph.bundle
 
     @functools.cached_property
     def model(self) -> DeployedModel:
         """The exported model."""
-        model = DeployedModel(self.bundle, self.settings.runtime)
-        engine = model.graph.description
+        engine = self.graph.description
         logger.info("bundle   %s, %s in %s", self.bundle.directory, self.bundle.graph.model_name, engine)
-        return model
+        return DeployedModel(self.graph)
 
     @functools.cached_property
     def class_names(self) -> list[str] | None:

@@ -14,7 +14,9 @@ from ppcls.config import RunConfig
 from ppcls.config.registry import EVALUATORS
 from ppcls.data.images import transform_image
 from ppcls.deploy.bundle import Bundle, read_bundle
-from ppcls.deploy.int8 import NUM_IMAGES, judge, latencies, require_int8, write_int8
+from ppcls.deploy.graph import DeployedGraph
+from ppcls.deploy.int8 import NUM_IMAGES, judge, require_int8, write_int8
+from ppcls.deploy.latency import latencies
 from ppcls.engine.deployed import DeployedModel, DeployedParts
 from ppcls.metric import CombinedMetric
 from ppcls.metric.topk import TopkAcc
@@ -30,17 +32,17 @@ class UnpublishedParts(DeployedParts):
 
     Args:
         config: the experiment.
-        bundle: what is there so far.
+        graph: what is there so far, in one of its engines.
     """
 
-    def __init__(self, config: RunConfig, bundle: Bundle) -> None:
+    def __init__(self, config: RunConfig, graph: DeployedGraph) -> None:
         super().__init__(config)
-        vars(self)["bundle"] = bundle
+        vars(self)["graph"] = graph
 
-    def figures(self, model: DeployedModel) -> dict[str, float]:
+    def figures(self, graph: DeployedGraph) -> dict[str, float]:
         """How many images of ``DataLoader.Eval`` a graph answers rightly."""
         metric = CombinedMetric([TopkAcc(sorted({1, min(5, self.bundle.graph.class_num)}))])
-        return EVALUATORS[self.settings.eval_mode](model, self.eval_loader, None, metric, None)
+        return EVALUATORS[self.settings.eval_mode](DeployedModel(graph), self.eval_loader, None, metric, None)
 
 
 def add_int8(config: RunConfig, directory: Path) -> dict[str, Any]:
@@ -54,12 +56,12 @@ def add_int8(config: RunConfig, directory: Path) -> dict[str, Any]:
     images = calibration_images(config, read_bundle(directory))
     write_int8(directory, images)
     bundle = replace(read_bundle(directory), files=frozenset(path.name for path in directory.iterdir()))
-    models = {runtime: DeployedModel(bundle, runtime) for runtime in RUNTIMES}
-    with closing(UnpublishedParts(config, bundle)) as parts:
-        figures = {runtime: parts.figures(model) for runtime, model in models.items()}
+    graphs = {runtime: DeployedGraph(bundle, runtime) for runtime in RUNTIMES}
+    with closing(UnpublishedParts(config, graphs[RUNTIMES[0]])) as parts:
+        figures = {runtime: parts.figures(graph) for runtime, graph in graphs.items()}
     before, after = (figures[runtime] for runtime in RUNTIMES)
     judge(before, after, config.Global.allow_int8_loss)
-    milliseconds = latencies({runtime: model.graph.predictor for runtime, model in models.items()}, images[0])
+    milliseconds = latencies({runtime: graph.predictor for runtime, graph in graphs.items()}, images[0])
     logger.info(
         "int8     %d of %d images of the evaluation right, in float32 %d; %.2f ms an image, in float32 %.2f",
         *(after["top1_correct"], after["num_samples"], before["top1_correct"]),

@@ -15,8 +15,9 @@ import toys
 from ppcls.config import load_config
 from ppcls.data.images import find_images
 from ppcls.deploy import classifier
-from ppcls.deploy.bundle import DESCRIPTION, KIND
+from ppcls.deploy.bundle import DESCRIPTION, GRAPH, KIND, ONNX_GRAPH
 from ppcls.deploy.classifier import Classifier
+from ppcls.deploy.runtime import Predictor
 from ppcls.engine import Engine
 from ppcls.utils.errors import ConfigError, DataError, StorageError
 from ppcls.utils.logger import stop_logging
@@ -35,6 +36,17 @@ sys.argv = sys.argv[1:]
 sys.path.insert(0, sys.argv.pop(0))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
+
+
+def infer_without_paddle(bundle, images, runtime):
+    command = ["tools/infer.py", "--bundle", str(bundle), "--runtime", runtime, str(images)]
+    return subprocess.run(
+        [sys.executable, "-c", WITHOUT_PADDLE, str(ROOT), *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +78,7 @@ def test_a_bundle_answers_as_the_trained_model_does(exported, runtime, batch_siz
 
 def test_with_onnx_runtime_neither_paddle_nor_training_code_is_imported(exported):
     bundle, images, expected = exported
-    command = ["tools/infer.py", "--bundle", str(bundle), "--runtime", "onnxruntime", str(images)]
-    finished = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PADDLE, str(ROOT), *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    finished = infer_without_paddle(bundle, images, "onnxruntime")
     assert finished.returncode == 0, finished.stderr
     assert_same([json.loads(line) for line in finished.stdout.splitlines()], expected)
     assert finished.stderr == ""
@@ -81,16 +86,18 @@ def test_with_onnx_runtime_neither_paddle_nor_training_code_is_imported(exported
 
 def test_without_paddle_its_own_engine_is_refused_in_one_line(exported):
     bundle, images, _ = exported
-    command = ["tools/infer.py", "--bundle", str(bundle), "--runtime", "paddle", str(images)]
-    finished = subprocess.run(
-        [sys.executable, "-c", WITHOUT_PADDLE, str(ROOT), *command],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    finished = infer_without_paddle(bundle, images, "paddle")
     assert finished.returncode == 2
     assert finished.stderr == "Global.runtime: Paddle is not installed; pip install paddlepaddle\n"
+
+
+@pytest.mark.parametrize(("runtime", "file"), [("onnxruntime", ONNX_GRAPH), ("paddle", GRAPH)])
+def test_a_graph_that_its_engine_cannot_load_is_told_of_in_one_line(exported, tmp_path, runtime, file):
+    shutil.copytree(exported[0], tmp_path / "bundle")
+    (tmp_path / "bundle" / file).write_text("no graph\n")
+    with pytest.raises(StorageError, match=rf"{file}: .* cannot load it \(.*\); export it again") as raised:
+        Predictor(tmp_path / "bundle", runtime)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("runtime", ["paddle", "onnxruntime"])

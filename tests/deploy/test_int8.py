@@ -9,7 +9,8 @@ from paddle import nn
 from ppcls.deploy import int8, runtime
 from ppcls.deploy.bundle import INT8_GRAPH, ONNX_GRAPH
 from ppcls.deploy.export import Deployed
-from ppcls.deploy.int8 import judge, latencies, require_int8, write_int8
+from ppcls.deploy.int8 import judge, require_int8, write_int8
+from ppcls.deploy.latency import latencies
 from ppcls.deploy.runtime import Predictor
 from ppcls.deploy.to_onnx import write_onnx
 from ppcls.utils.errors import ConfigError, ParityError

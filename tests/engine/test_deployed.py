@@ -8,6 +8,7 @@ import toys
 
 from ppcls.config import load_config
 from ppcls.deploy.bundle import load_bundle
+from ppcls.deploy.graph import DeployedGraph
 from ppcls.engine import Engine
 from ppcls.engine.deployed import DeployedModel
 from ppcls.utils.errors import ConfigError, DataError, StorageError
@@ -134,7 +135,7 @@ def test_images_of_another_size_than_the_graph_takes_are_refused(engine, tmp_pat
 
 
 def test_probabilities_that_an_engine_cuts_off_to_zero_have_a_finite_logarithm(bundle):
-    model = DeployedModel(load_bundle(bundle / "inference"), "paddle")
+    model = DeployedModel(DeployedGraph(load_bundle(bundle / "inference"), "paddle"))
     model.graph.predictor = lambda images: np.array([[1.0, 0.0, 0.0, 0.0]] * len(images), np.float32)
     logits = model(paddle.zeros([2, 3, 16, 16])).numpy()
     assert np.isfinite(logits).all()
@@ -143,7 +144,7 @@ def test_probabilities_that_an_engine_cuts_off_to_zero_have_a_finite_logarithm(b
 
 
 def test_a_graph_that_answers_with_another_number_of_classes_is_refused(bundle):
-    model = DeployedModel(load_bundle(bundle / "inference"), "paddle")
+    model = DeployedModel(DeployedGraph(load_bundle(bundle / "inference"), "paddle"))
     model.graph.predictor = lambda images: np.ones([len(images), 7], np.float32)
     with pytest.raises(StorageError, match=r"answers \[2, 7\] to 2 images, not 4 numbers for each"):
         model(paddle.zeros([2, 3, 16, 16]))

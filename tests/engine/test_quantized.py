@@ -12,6 +12,7 @@ import toys
 from ppcls.config import load_config
 from ppcls.deploy import int8
 from ppcls.deploy.bundle import INT8_GRAPH, ONNX_GRAPH, load_bundle
+from ppcls.deploy.graph import DeployedGraph
 from ppcls.engine import Engine, quantized
 from ppcls.utils.errors import ConfigError, DataError, ParityError
 from ppcls.utils.logger import stop_logging
@@ -126,4 +127,4 @@ def test_a_bundle_that_normalizes_by_itself_is_evaluated_too(load, folder):
     found = load_bundle(folded)
     wrong = replace(found, graph=replace(found.graph, dtype="float32"))
     with pytest.raises(ConfigError, match="end in uint8 images, but the model takes float32; add NormalizeImage"):
-        _ = quantized.UnpublishedParts(load(), wrong).eval_loader
+        _ = quantized.UnpublishedParts(load(), DeployedGraph(wrong, "paddle")).eval_loader
