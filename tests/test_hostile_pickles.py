@@ -12,24 +12,12 @@ import zipfile
 
 import numpy as np
 import pytest
+from hostile import Calls
 
 from ppcls.arch.pretrained import read_weights
 from ppcls.data import Cifar10
 from ppcls.utils.errors import DataError, StorageError
 from ppcls.utils.unpickle import load_arrays
-
-
-class Calls:
-    """Pickled as a call of ``function``."""
-
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
-
-    def __call__(self):
-        """Only to be taken for a callable, as the result of the call would be."""
 
 
 def payloads(canary):

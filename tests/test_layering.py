@@ -16,7 +16,9 @@ PACKAGE = ROOT / "ppcls"
 PARTS = ("arch", "data", "loss", "metric", "optimizer")
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tools").glob("*.py")])
 EVERY_FILE = sorted(
-    path for folder in ("ppcls", "tools", "tests", "benchmarks", "docs") for path in (ROOT / folder).rglob("*.py")
+    path
+    for folder in ("ppcls", "tools", "tests", "benchmarks", "docs", "examples")
+    for path in (ROOT / folder).rglob("*.py")
 )
 TREES = {path: ast.parse(path.read_text("utf-8")) for path in SOURCES}
 

@@ -65,7 +65,7 @@ def _arguments(limits: type) -> argparse.Namespace:
     parser.add_argument(
         "--runtime",
         default="auto",
-        help="paddle, paddle_onednn, onnxruntime or int8; by default the fastest one at the export",
+        help="paddle, paddle_onednn, onnxruntime, int8 or tensorrt; by default the fastest one at the export",
     )
     parser.add_argument("--device", default="cpu", help="cpu, gpu, gpu:1, ...")
     parser.add_argument("--threads", type=int, help="of the CPU, for the model; by default all cores")

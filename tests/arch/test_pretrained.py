@@ -13,6 +13,7 @@ import sys
 import numpy as np
 import paddle
 import pytest
+from hostile import Calls
 from safetensors.numpy import save_file
 
 from ppcls.arch import pretrained
@@ -202,17 +203,6 @@ def test_pickle_without_weights_is_refused(tmp_path, stored):
 
 
 # Pickles that want to run something
-
-
-class Calls:
-    def __init__(self, function, *arguments):
-        self.call = (function, arguments)
-
-    def __reduce__(self):
-        return self.call
-
-    def __call__(self):
-        """Only to be taken for a callable, as the result of the call would be."""
 
 
 def hostile_objects(marker):
