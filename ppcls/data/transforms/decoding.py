@@ -22,6 +22,8 @@ Its flags for reduced colour are these with a bit that asks for BGR."""
 MAX_FILE_BYTES = 2 << 30
 """Largest file that is read at once; no image that is decoded takes half of it."""
 _PART = 64 << 20
+_OPEN = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+"""Without waiting: opening a pipe that nobody writes to would hang."""
 
 # A file that cannot be decoded is told of in a DataError; OpenCV would print several lines more for each.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
@@ -104,27 +106,27 @@ def read_file(path: str | os.PathLike) -> bytes:
             would hang or fail.
     """
     try:
-        status = os.stat(path)
-        if not stat.S_ISREG(status.st_mode):
-            raise DataError(f"{os.fspath(path)}: not a regular file")
-        if status.st_size > MAX_FILE_BYTES:
-            raise DataError(
-                f"{os.fspath(path)}: {status.st_size} bytes, more than the {MAX_FILE_BYTES} that are read at once"
-            )
-        return _bytes_of(path, status.st_size)
+        descriptor = os.open(path, _OPEN)
+        try:
+            return _bytes_of(descriptor, path)
+        finally:
+            os.close(descriptor)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise DataError(f"{os.fspath(path)}: cannot be read ({reason})") from error
 
 
-def _bytes_of(path: str | os.PathLike, size: int) -> bytes:
-    """Return all of a file; a file object of Python's takes as long as decoding a tiny image."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-    try:
-        data = os.read(descriptor, size + 1)
-        if len(data) != size:  # it has changed since, or its file system gives a part at a time
-            while more := os.read(descriptor, _PART):
-                data += more
-        return data
-    finally:
-        os.close(descriptor)
+def _bytes_of(descriptor: int, path: str | os.PathLike) -> bytes:
+    """Return all of an open file; a file object of Python's takes as long as decoding a tiny image."""
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{os.fspath(path)}: not a regular file")
+    if status.st_size > MAX_FILE_BYTES:
+        raise DataError(
+            f"{os.fspath(path)}: {status.st_size} bytes, more than the {MAX_FILE_BYTES} that are read at once"
+        )
+    data = os.read(descriptor, status.st_size + 1)
+    if len(data) != status.st_size:  # it has changed since, or its file system gives a part at a time
+        while more := os.read(descriptor, _PART):
+            data += more
+    return data
