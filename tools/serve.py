@@ -41,7 +41,8 @@ def main() -> None:
         raise ConfigError(f'tools/serve.py needs {error.name}; pip install "ppcls[serve]"') from None
     arguments = _arguments(Limits)
     limits = Limits(**{each.name: getattr(arguments, each.name) for each in fields(Limits)})
-    start_logging(stream=LogStream(sys.stdout))
+    log = LogStream(sys.stdout)
+    start_logging(stream=log)
     serve(
         Serving(
             arguments.bundle,
@@ -53,6 +54,7 @@ def main() -> None:
             limits,
             read_token(arguments.token_file),
             arguments.reload_seconds,
+            log,
         )
     )
 

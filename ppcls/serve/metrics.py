@@ -22,6 +22,7 @@ class Metrics:
         batch_size: images answered at once.
         seconds: from the head of a request for answers to the answer, of those that got one.
         reloads: by result: swapped, refused.
+        lost_lines: of the log, which nobody reads or which is full.
     """
 
     def __init__(self) -> None:
@@ -35,6 +36,7 @@ class Metrics:
         self.seconds = Histogram(
             "ppcls_request_seconds", "Time to answer a request", registry=registry, buckets=_SECONDS
         )
+        self.lost_lines = Gauge("ppcls_lost_log_lines", "Lines of the log that nobody took", registry=registry)
         self.reloads = Counter("ppcls_reloads", "Reloads of the bundle by result", ["result"], registry=registry)
 
     def text(self) -> bytes:

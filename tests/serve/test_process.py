@@ -125,6 +125,8 @@ def test_a_server_whose_lines_nobody_reads_answers_and_ends_all_the_same(bundle,
         ends = time.monotonic() + served.PATIENCE
         while server.ask(RED).classes != [name]:
             assert time.monotonic() < ends
+    lost = re.search(rb"(?m)^ppcls_lost_log_lines (\S+)", server.ask(path="/metrics").body)
+    assert float(lost[1]) >= 2
     server.signal(signal.SIGTERM)
     assert server.wait() == 0
 
