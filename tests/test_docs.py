@@ -4,11 +4,13 @@
 Every command is in `RUN`, with what makes it short, or in `NOT_RUN`, with the reason and where it is run instead.
 """
 
+import json
 import os
 import re
 import runpy
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -106,7 +108,15 @@ RUN = {
     "-o Global.output_dir=output/digits_two": QUICK,
 }
 
-CI = ".ci/run runs it, as README.md prints it"
+# One that serves until it is ended, and those that ask it meanwhile.
+SERVE = "python tools/serve.py --bundle inference/digits --port 8000"
+ASK = [
+    "curl --data-binary @dataset/digits/images/3/0003.png http://127.0.0.1:8000/predict",
+    "curl -F a=@dataset/digits/images/3/0003.png -F b=@dataset/digits/images/5/0005.png http://127.0.0.1:8000/predict",
+    "curl http://127.0.0.1:8000/metrics",
+]
+
+CI = ".ci/run runs it, as it is printed"
 PACKAGING = "builds and installs from the network; done in a fresh environment for every change of setup.py"
 GPU = "needs Paddle's GPU wheel and its index"
 NOT_RUN = {
@@ -118,17 +128,8 @@ NOT_RUN = {
     f"{LAUNCH} --gpus=0,1,2,3 tools/train.py -c {DENSENET} -o Global.device=gpu": "needs four GPUs",
     f"python tools/launch.py --devices 0,1,2,3 --max_restarts 3 tools/train.py -c {DENSENET} -o Global.device=gpu "
     "-o Global.checkpoints=auto": "needs four GPUs",
-    **dict.fromkeys(
-        [
-            "python tools/serve.py --bundle inference/digits --port 8000",
-            "curl --data-binary @dataset/digits/images/3/0003.png http://127.0.0.1:8000/predict",
-            "curl -F a=@dataset/digits/images/3/0003.png -F b=@dataset/digits/images/5/0005.png "
-            "http://127.0.0.1:8000/predict",
-            "curl http://127.0.0.1:8000/metrics",
-        ],
-        "serves until it is ended; tests/serve does the same",
-    ),
-    'PPCLS_WITHOUT_PADDLE=1 pip install ".[deploy]"': PACKAGING,
+    **dict.fromkeys([SERVE, *ASK], "serves until it is ended; test_commands_that_serve_and_ask_run"),
+    'PPCLS_WITHOUT_PADDLE=1 pip install ".[deploy]"': CI,
     "pip install .": PACKAGING,
     "cd ..": PACKAGING,
     "python -m ppcls.tools.check_config -c configs/quick_start/digits.yaml": PACKAGING,
@@ -307,6 +308,35 @@ def test_command_runs(command, trained, monkeypatch):
     monkeypatch.chdir(trained)
     text = f"{command} {RUN[command]}"
     assert (run_here(text, monkeypatch) if command.startswith("python ") else run_apart(text)) == 0
+
+
+def test_commands_that_serve_and_ask_run(trained, monkeypatch):
+    pytest.importorskip("aiohttp")
+    if not shutil.which("curl"):
+        pytest.skip("there is no curl")
+    monkeypatch.chdir(trained)
+    assert run_here(f"python tools/export_model.py {TRAINED}", monkeypatch) == 0
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    command = shlex.split(SERVE.replace("8000", port))
+    server = subprocess.Popen([sys.executable, *command[1:]], stdout=subprocess.PIPE, text=True)
+    try:
+        assert any(f" answers at http://127.0.0.1:{port} " in line for line in server.stdout)
+        said = [
+            subprocess.run(
+                [*shlex.split(ask.replace("8000", port)), "--silent"], capture_output=True, text=True, timeout=300
+            ).stdout
+            for ask in ASK
+        ]
+        server.terminate()
+        assert server.wait(300) == 0
+    finally:
+        server.kill()
+        server.wait()
+        server.stdout.close()
+    assert [len(json.loads(text)["results"]) for text in said[:2]] == [1, 2]
+    assert 'ppcls_images_total{outcome="answered"} 3.0' in said[2]
 
 
 @pytest.mark.parametrize("command", [command for command in NOT_RUN if " -c " in command])
