@@ -59,32 +59,15 @@ def convert(arch: str, class_num, source: str, target: str) -> None:
     from ppcls.config.problem import suggestion
     from ppcls.config.registry import ARCHS
     from ppcls.utils.errors import ConfigError
+    from ppcls.utils.storage import write_bytes
 
     if arch not in ARCHS:
         raise ConfigError(f"--arch: there is no architecture '{arch}'{suggestion(arch, ARCHS)}")
     weights = read_weights(source)
     model = ARCHS[arch]() if class_num is None else ARCHS[arch](class_num=class_num)
     report = load_foreign(model, weights, source)
-    write(save(state_arrays(model)), target)
+    write_bytes(target, save(state_arrays(model)))
     print(f"{target}: {arch}, {report.num_matched} arrays, {count_parameters(model):,} parameters")
-
-
-def write(data: bytes, target: str) -> None:
-    """Write a file that appears whole or not at all."""
-    partial = f"{target}.partial-{os.getpid()}"
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, target)
-    except OSError as error:
-        from ppcls.utils.errors import StorageError
-
-        raise StorageError(f"{target}: cannot be written ({error.strerror})") from error
-    finally:
-        if os.path.exists(partial):
-            os.remove(partial)
 
 
 if __name__ == "__main__":

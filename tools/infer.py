@@ -54,18 +54,37 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="with --bundle: image files and folders of them")
     parser.add_argument(
         "--runtime",
-        default="auto",
         help="with --bundle: paddle, paddle_onednn, onnxruntime, int8, tensorrt; by default the fastest at the export",
     )
-    parser.add_argument("--device", default="cpu", help="with --bundle: cpu, gpu, gpu:1, ...")
-    parser.add_argument("--threads", type=int, help="with --bundle: of the CPU; by default all cores")
-    parser.add_argument("--batch_size", type=int, default=1, help="with --bundle: images answered at once")
-    arguments = parser.parse_args()
+    parser.add_argument("--device", help="with --bundle: cpu (default), gpu, gpu:1, ...")
+    parser.add_argument("--threads", type=_count, help="with --bundle: of the CPU; by default all cores")
+    parser.add_argument("--batch_size", type=_count, help="with --bundle: images answered at once (default: 1)")
+    arguments = parser.parse_intermixed_args()
     if bool(arguments.config) == bool(arguments.bundle):
         parser.error("give either -c FILE or --bundle DIR")
     if bool(arguments.images) != bool(arguments.bundle):
         parser.error("--bundle needs images" if arguments.bundle else "images are given by -o Infer.infer_imgs=...")
+    if arguments.bundle and arguments.override:
+        parser.error("-o belongs to -c FILE; an exported model brings its own settings along")
+    for option, instead in INSTEAD.items():
+        if arguments.config and getattr(arguments, option) is not None:
+            parser.error(f"--{option} belongs to --bundle; {instead}")
     return arguments
+
+
+INSTEAD = {
+    "runtime": "write -o Global.bundle=DIR -o Global.runtime=...",
+    "device": "write -o Global.device=...",
+    "threads": "set OMP_NUM_THREADS",
+    "batch_size": "write -o Infer.batch_size=...",
+}
+"""What is written with a configuration in place of an option."""
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected 1 or more; got {text}")
+    return int(text)
 
 
 def _of_bundle(arguments: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], None]:
@@ -73,8 +92,9 @@ def _of_bundle(arguments: argparse.Namespace) -> tuple[Iterator[dict[str, Any]],
     from ppcls.deploy.classifier import Classifier
 
     paths = [path for place in arguments.images for path in find_images(place)]
-    classifier = Classifier(arguments.bundle, arguments.runtime, arguments.device, arguments.threads)
-    return classifier(paths, arguments.batch_size), None
+    runtime, device = arguments.runtime or "auto", arguments.device or "cpu"
+    classifier = Classifier(arguments.bundle, runtime, device, arguments.threads)
+    return classifier(paths, arguments.batch_size or 1), None
 
 
 def _of_config(arguments: argparse.Namespace) -> tuple[Iterator[dict[str, Any]], str | None]:

@@ -11,6 +11,10 @@
 
 namespace {
 
+Refused not_here(const std::string& what) {
+    return Refused(what + " is not in this example; use tools/infer.py --bundle");
+}
+
 // A YAML file as a tree; what is not there is null.
 class Document {
 public:
@@ -103,14 +107,14 @@ void read_step(Document& document, const std::string& name, Document::Node given
     Step step{};
     auto said = [&](const char* key) { return Document::text(document.get(given, key)); };
     if (name == "DecodeImage") {
-        if (said("to_rgb") == "false" || said("channel_first") == "true") throw Refused("DecodeImage to other than RGB");
+        if (said("to_rgb") == "false" || said("channel_first") == "true") throw not_here("DecodeImage to other than RGB");
         return;
     }
     if (name == "ToCHWImage") return;
     if (name == "ResizeImage") {
         const std::string interpolation = said("interpolation");
         if (said("backend") == "pil" || !(interpolation.empty() || interpolation == "bilinear")) {
-            throw Refused("ResizeImage other than bilinear by cv2");
+            throw not_here("ResizeImage other than bilinear by cv2");
         }
         if (auto shorter = document.get(given, "resize_short")) {
             step.kind = Step::kResizeShort;
@@ -128,10 +132,10 @@ void read_step(Document& document, const std::string& name, Document::Node given
         read_channels(document, document.get(given, "mean"), "mean", step.mean);
         read_channels(document, document.get(given, "std"), "std", step.std);
         if (said("order") == "chw" || said("output_fp16") == "true" || said("channel_num") == "4") {
-            throw Refused("NormalizeImage other than of [H, W, 3] to float32");
+            throw not_here("NormalizeImage other than of [H, W, 3] to float32");
         }
     } else {
-        throw Refused(name);
+        throw not_here(name);
     }
     bundle.steps.push_back(step);
 }
@@ -149,7 +153,7 @@ Bundle read_bundle(const std::string& directory) {
         for (auto& [name, given] : document.pairs(operation)) read_step(document, name, given, bundle);
     }
     const auto answers = document.pairs(document.get(root, "PostProcess"));
-    if (answers.size() != 1 || answers[0].first != "Topk") throw Refused("a postprocessing other than Topk");
+    if (answers.size() != 1 || answers[0].first != "Topk") throw not_here("a postprocessing other than Topk");
     if (auto topk = document.get(answers[0].second, "topk")) bundle.topk = size_t(whole(topk, "topk"));
     for (auto label : document.items(document.get(answers[0].second, "label_list"))) {
         bundle.labels.push_back(Document::text(label));
@@ -158,7 +162,7 @@ Bundle read_bundle(const std::string& directory) {
                                         [](const Step& step) { return step.kind == Step::kNormalize; });
     const bool is_last = !bundle.steps.empty() && bundle.steps.back().kind == Step::kNormalize;
     if (normalizes == bundle.takes_bytes || (normalizes && !is_last)) {
-        throw Refused("a preprocessing that does not end in the normalization");
+        throw not_here("a preprocessing that does not end in the normalization");
     }
     return bundle;
 }

@@ -153,6 +153,7 @@ int evaluate(Classifier& classifier, const Arguments& arguments) {
     std::string line;
     size_t number = 0, counts[2] = {};
     while (std::getline(list, line)) {
+        if (!number && line.rfind("\xef\xbb\xbf", 0) == 0) line.erase(0, 3);  // a byte order mark
         const size_t last = line.find_last_not_of(" \t\r");
         if (last == std::string::npos) continue;
         line.resize(last + 1);
@@ -163,7 +164,8 @@ int evaluate(Classifier& classifier, const Arguments& arguments) {
             std::cerr << arguments.list << ": '" << line << "' is not a path and a label" << std::endl;
             return kData;
         }
-        const std::string path = (arguments.root.empty() ? "" : arguments.root + "/") + line.substr(0, space);
+        const std::string name = line.substr(0, line.find_last_not_of(" \t", space) + 1);
+        const std::string path = (arguments.root.empty() ? "" : arguments.root + "/") + name;
         std::vector<size_t> order;
         try {
             order = ranking(classifier(path));
@@ -214,7 +216,10 @@ bool parse(int count, char** given, Arguments& arguments) {
         if (!is_option && word.rfind("--", 0) == 0) return false;
         if (is_option && ++i == count) return false;
         if (word == "--threads") {
-            arguments.threads = std::atoi(given[i]);
+            char* end = nullptr;
+            const long threads = std::strtol(given[i], &end, 10);
+            if (end == given[i] || *end || threads < 1 || threads > 1024) return false;
+            arguments.threads = int(threads);
         } else if (is_option) {
             *option->second = given[i];
         } else {
@@ -240,7 +245,7 @@ int main(int count, char** given) {
         Classifier classifier(arguments);
         return arguments.list.empty() ? classify(classifier, arguments.images) : evaluate(classifier, arguments);
     } catch (const Refused& error) {
-        std::cerr << arguments.bundle << ": " << error.what() << " is not in this example; use tools/infer.py --bundle\n";
+        std::cerr << arguments.bundle << ": " << error.what() << "\n";
     } catch (const Ort::Exception& error) {
         std::cerr << arguments.bundle << ": " << error.what() << "\n";
     }

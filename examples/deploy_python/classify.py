@@ -4,7 +4,8 @@
     python classify.py BUNDLE IMAGE...                                    a line of JSON for each image
     python classify.py BUNDLE --list FILE --root DIR --accuracy acc.log   the accuracy on a list of "path label" lines
 
-Exit code 2: the bundle asks for something that is not in this example; 3: an image cannot be read.
+Exit code 2: the bundle asks for something that is not in this example, or has no such graph; 3: an image or a line of
+the list cannot be read; 5: the accuracy cannot be written.
 """
 
 import argparse
@@ -40,20 +41,31 @@ def resize(image, size=None, resize_short=None, interpolation=None, backend="cv2
 def crop(image, size):
     """The middle of the image."""
     width, height = np.broadcast_to(size, 2)
+    if width > image.shape[1] or height > image.shape[0]:
+        raise OSError(f"smaller than the {width} x {height} that are cut out")
     top, left = (image.shape[0] - height) // 2, (image.shape[1] - width) // 2
     return image[top : top + height, left : left + width]
 
 
-def normalize(image, scale=None, mean=None, std=None, **unused):
-    """``(image * scale - mean) / std`` in float32; ``order`` is "" in what ends in ToCHWImage."""
+def normalize(image, scale=None, mean=None, std=None, order="chw", output_fp16=False, channel_num=3):
+    """``(image * scale - mean) / std`` in float32."""
+    if order not in ("", "hwc") or output_fp16 or channel_num != 3:
+        raise NotImplementedError(f"NormalizeImage with order {order!r}, output_fp16 {output_fp16}")
     numerator, _, denominator = str("1/255" if scale is None else scale).partition("/")
     scale = np.float32(float(numerator) / float(denominator or 1))
     mean, std = np.float32(mean or [0.485, 0.456, 0.406]), np.float32(std or [0.229, 0.224, 0.225])
     return (image.astype(np.float32) * scale - mean) / std
 
 
+def decoded(image, to_np=True, to_rgb=True, channel_first=False, backend="cv2", draft=False):
+    """The image: `decode` has done it."""
+    if not to_rgb or channel_first or draft:
+        raise NotImplementedError(f"DecodeImage with to_rgb {to_rgb}, channel_first {channel_first}, draft {draft}")
+    return image
+
+
 OPERATIONS = {
-    "DecodeImage": lambda image, **unused: image,  # `decode` has done it
+    "DecodeImage": decoded,
     "ResizeImage": resize,
     "CropImage": crop,
     "NormalizeImage": normalize,
@@ -72,7 +84,7 @@ class Classifier:
             for step in description["PreProcess"]["transform_ops"]
             for name, arguments in step.items()
         ]
-        (self.answer,) = description["PostProcess"].values()
+        self.answer = description["PostProcess"].get("Topk") or {}
         self.ends_in_softmax = description["Global"]["softmax"]
         unknown = [name for name, _ in self.steps if name not in OPERATIONS]
         if unknown or "Topk" not in description["PostProcess"] or description["Global"].get("imports"):
@@ -82,7 +94,12 @@ class Classifier:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         path = os.path.join(bundle, graph)
-        self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        if not os.path.isfile(path):
+            raise NotImplementedError(f"no {graph} (export with --onnx, or --int8), and another engine")
+        try:
+            self.session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its classes have no other base
+            raise NotImplementedError(f"{graph}, which ONNX Runtime cannot load,") from error
 
     def __call__(self, path):
         """The probability of each class."""
@@ -97,7 +114,7 @@ class Classifier:
 
     def result(self, path, probabilities):
         """What tools/infer.py prints for an image."""
-        best = np.argsort(-probabilities, kind="stable")[: self.answer["topk"]].tolist()
+        best = np.argsort(-probabilities, kind="stable")[: self.answer.get("topk", 1)].tolist()
         names = self.answer.get("label_list")
         return {
             "class_ids": best,
@@ -111,10 +128,20 @@ def accuracy(classifier, list_file, root):
     """The lines of an accuracy file: how many images have their class first, and among the first five."""
     with open(list_file, encoding="utf-8-sig") as file:
         samples = [line.rsplit(maxsplit=1) for line in file if line.strip()]
+    if not samples:
+        raise OSError(f"{list_file}: there is no image in it")
     ranks = []
-    for path, label in samples:
-        probabilities = classifier(os.path.join(root, path))
-        ranks.append(np.argsort(-probabilities, kind="stable").tolist().index(int(label)))
+    for number, sample in enumerate(samples, 1):
+        if len(sample) != 2 or not sample[1].isdecimal():
+            raise OSError(f"{list_file}: line {number} is no path with a label behind it")
+        path = os.path.join(root, sample[0])
+        try:
+            probabilities = classifier(path)
+        except OSError as error:
+            raise OSError(f"{path}: {error}") from error
+        if int(sample[1]) >= len(probabilities):
+            raise OSError(f"{list_file}: line {number}: there are only {len(probabilities)} classes")
+        ranks.append(np.argsort(-probabilities, kind="stable").tolist().index(int(sample[1])))
     counts = {k: sum(rank < k for rank in ranks) for k in (1, 5)}
     shares = {k: f"{100 * count / len(ranks):.2f}%" for k, count in counts.items()}
     lines = [f"top{k}_correct={count}, tot={len(ranks)}, acc={shares[k]}" for k, count in counts.items()]
@@ -130,7 +157,7 @@ def main():
     parser.add_argument("--list", help='a file of "path label" lines')
     parser.add_argument("--root", default="", help="what its paths start from")
     parser.add_argument("--accuracy", help="the file that the accuracy on the list is written to")
-    arguments = parser.parse_args()
+    arguments = parser.parse_intermixed_args()
     if bool(arguments.images) == bool(arguments.list) or bool(arguments.list) != bool(arguments.accuracy):
         parser.error("give images, or --list and --accuracy")
     code = 0
@@ -144,9 +171,13 @@ def main():
             print(json.dumps(result, ensure_ascii=False), flush=True)
         if arguments.list:
             lines = accuracy(classifier, arguments.list, arguments.root)
-            with open(arguments.accuracy, "w", encoding="utf-8") as file:
-                file.write("\n".join([*lines, ""]))
             print(*lines, sep="\n")
+            try:
+                with open(arguments.accuracy, "w", encoding="utf-8") as file:
+                    file.write("\n".join([*lines, ""]))
+            except OSError as error:
+                print(f"{arguments.accuracy}: cannot be written ({error.strerror})", file=sys.stderr)
+                return 5
     except NotImplementedError as error:
         print(f"{arguments.bundle}: {error} is not in this example; use tools/infer.py --bundle", file=sys.stderr)
         return 2

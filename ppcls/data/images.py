@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from ppcls.data.transforms import functional
@@ -88,6 +89,8 @@ def transform_image(
     except (DataError, ValueError) as error:
         reason = str(error).removeprefix("image: ")
         raise DataError(reason if reason.startswith(name) else f"{name}: {reason}") from error
+    except cv2.error as error:
+        raise DataError(f"{name}: does not suit the transforms ({error.err})") from error
     if image.ndim != 3 or image.dtype != dtype:
         raise DataError(f"{name}: the transforms end in {image.dtype} {list(image.shape)}, not in {dtype} [C, H, W]")
     return image

@@ -103,12 +103,9 @@ def _parse_labels(text: str, path: str, delimiter: str) -> dict[int, str]:
         line = line.strip()
         if line:
             class_id, _, name = line.partition(delimiter)
-            try:
-                labels[int(class_id)] = name.strip()
-            except ValueError:
-                raise DataError(
-                    f"{path}:{number}: {line!r} does not start with a class number; expected: 0{delimiter}name"
-                ) from None
+            if not class_id.strip().isdecimal() or not name.strip():
+                raise DataError(f"{path}:{number}: {line!r} is no class number with a name; expected: 0{delimiter}name")
+            labels[int(class_id)] = name.strip()
     return labels
 
 

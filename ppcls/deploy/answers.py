@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ppcls.data.images import load_image
-from ppcls.utils.errors import DataError, NumericsError
+from ppcls.utils.errors import DataError, NumericsError, StorageError
 
 
 def answers(
@@ -61,8 +61,12 @@ def answer_batch(
 
     Raises:
         NumericsError: the model gives an answer that is not finite.
+        StorageError: the postprocessing loses answers.
     """
     logits = logits_of_images(images)
     if not np.isfinite(logits).all():
         raise NumericsError(f"{names[0]}: the model's answer is not finite; are its weights damaged?")
-    return postprocess(logits, names)
+    results = postprocess(logits, names)
+    if len(results) != len(names):
+        raise StorageError(f"{names[0]}: the postprocessing gives {len(results)} results for {len(names)} images")
+    return results

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import sys
@@ -22,7 +23,8 @@ from ppcls.config.registry import POSTPROCESSES, TRANSFORMS, Call, Count
 from ppcls.config.signature import Problems, parse
 from ppcls.config.trial import try_parts
 from ppcls.utils.errors import ConfigError, ParityError, StorageError
-from ppcls.utils.leftovers import clear_after_the_dead
+from ppcls.utils.leftovers import put_back
+from ppcls.utils.manifest import MANIFEST
 from ppcls.utils.storage import verify
 
 KIND = "deployed model"
@@ -116,6 +118,7 @@ class Bundle:
         files: what its manifest lists.
         about: what its manifest says besides: versions, figures of the proof, the engines from the fastest on, and
             those that are unfit; empty of a bundle that is not published yet.
+        sha256: of its manifest, which has the sha256 of every other file; "" of one that is not published yet.
     """
 
     directory: Path
@@ -125,6 +128,7 @@ class Bundle:
     labels: tuple[str, ...] | None
     files: frozenset[str] = frozenset()
     about: Mapping[str, Any] = field(default_factory=dict)
+    sha256: str = ""
 
     def runtime(self, wanted: str) -> str:
         """The engine to use: the one that is wanted, or with ``auto`` the fastest at the export that is installed.
@@ -134,8 +138,9 @@ class Bundle:
             ParityError: the export has found that it does not answer as the trained model does.
         """
         if wanted == AUTO:
-            there = [name for name in self.about.get("fastest", []) if name in FILES_OF and find_spec(MODULES[name])]
-            return there[0] if there else "paddle"
+            fit = [name for name in self.about.get("fastest", []) if name in FILES_OF]
+            there = [name for name in fit if find_spec(MODULES[name])]
+            wanted = (there or fit or ["paddle"])[0]
         if wanted not in FILES_OF:
             raise ConfigError(f"Global.runtime: expected {AUTO} or one of {', '.join(FILES_OF)}; got {wanted}")
         lacking = next((name for name in FILES_OF[wanted] if name not in self.files), None)
@@ -148,7 +153,7 @@ class Bundle:
         if ("onnxruntime" if wanted == "tensorrt" else wanted) in self.about.get("unfit", []):
             raise ParityError(
                 f"Global.runtime: {wanted} does not answer as the trained model does, as the export of "
-                f"{self.directory} found; use another, such as {AUTO}"
+                f"{self.directory} found; use {' or '.join(self.about.get('fastest', [])) or 'none of it'}"
             )
         return wanted
 
@@ -176,13 +181,15 @@ def load_bundle(directory: str | os.PathLike) -> Bundle:
     """
     directory = Path(directory)
     if not directory.is_dir():
-        clear_after_the_dead(directory)  # an export that was killed between two renames, where there is no exchange
+        put_back(directory)  # an export was killed between two renames, where there is no exchange
     if not directory.is_dir():
         raise StorageError(f"{directory}: there is no such directory; name one that tools/export_model.py wrote")
     manifest = verify(directory)
     if manifest.get("kind") != KIND:
-        raise StorageError(f"{directory}: is a {manifest.get('kind')}, not a {KIND}; export it first")
-    about = manifest["about"]
+        raise StorageError(
+            f"{directory}: is a {manifest.get('kind')}, not a {KIND}; export it with tools/export_model.py"
+        )
+    about = _checked(manifest["about"], directory)
     if about.get("format", FORMAT) != FORMAT:
         raise StorageError(
             f"{directory}: its format is {about['format']}, and this ppcls reads {FORMAT}; use the ppcls that wrote it "
@@ -193,7 +200,30 @@ def load_bundle(directory: str | os.PathLike) -> Bundle:
     missing = [name for name in (GRAPH, PARAMETERS, DESCRIPTION) if name not in manifest["files"]]
     if missing:
         raise StorageError(f"{directory}: its manifest does not list {missing[0]}; export the model again")
-    return replace(read_bundle(directory), files=frozenset(manifest["files"]), about=about)
+    if added := sorted({path.name for path in directory.iterdir()} - {*manifest["files"], MANIFEST}):
+        raise StorageError(
+            f"{directory / added[0]}: its manifest does not list it; remove it, or export the model again"
+        )
+    sha256 = manifest_sha256(directory)
+    return replace(read_bundle(directory), files=frozenset(manifest["files"]), about=about, sha256=sha256)
+
+
+def _checked(about: Mapping[str, Any], directory: Path) -> Mapping[str, Any]:
+    """What a manifest says besides, of the types that it has to be of."""
+    engines = [about.get(name, []) for name in ("fastest", "unfit")]
+    is_right = all(isinstance(each, list) and all(isinstance(name, str) for name in each) for each in engines)
+    if not is_right or not isinstance(about.get("versions", {}), dict) or type(about.get("format", FORMAT)) is not int:
+        raise StorageError(f"{directory / MANIFEST}: says what it cannot; export the model again")
+    return about
+
+
+def manifest_sha256(directory: str | os.PathLike) -> str:
+    """The sha256 of a bundle's manifest; "" where there is none, as for the instant in which one replaces another."""
+    path = Path(directory, MANIFEST)
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+    except OSError:
+        return ""
 
 
 def read_bundle(directory: str | os.PathLike, import_modules: bool = False) -> Bundle:
@@ -247,6 +277,9 @@ def _import_modules(tree: Node, import_modules: bool, problems: Problems) -> Non
     section = tree.value.get("Global")
     modules = section.value.get("imports") if section and isinstance(section.value, dict) else None
     for module in modules.value if modules and isinstance(modules.value, list) else []:
+        if not isinstance(module.value, str):
+            problems.error(module, "Global.imports", "expected names of modules")
+            continue
         if module.value in sys.modules:
             continue
         if not import_modules:

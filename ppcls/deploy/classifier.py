@@ -16,6 +16,7 @@ from ppcls.deploy.answers import answer_batch, answers
 from ppcls.deploy.bundle import AUTO, load_bundle
 from ppcls.deploy.graph import DeployedGraph
 from ppcls.deploy.whole import read_whole
+from ppcls.utils.errors import ConfigError
 
 
 class Classifier:
@@ -26,8 +27,8 @@ class Classifier:
 
     Args:
         directory: the bundle, verified before anything in it is used.
-        runtime: the engine: ``paddle``, ``paddle_onednn``, ``onnxruntime`` or ``int8``; ``auto`` is the one that was
-            fastest at the export, as far as it is installed.
+        runtime: the engine: ``paddle``, ``paddle_onednn``, ``onnxruntime``, ``int8`` or ``tensorrt``; ``auto`` is the
+            one that was fastest at the export, as far as it is installed.
         device: where the engine runs: ``cpu``, ``gpu``, ``gpu:1``, ...
         threads: of the CPU; by default one for each core that this process may use.
 
@@ -38,6 +39,7 @@ class Classifier:
     Raises:
         StorageError: the bundle is not there, cut off or altered.
         ConfigError: its description cannot be obeyed, or the engine is not there.
+        ParityError: the engine is known not to answer as the trained model does.
     """
 
     def __init__(
@@ -56,7 +58,12 @@ class Classifier:
 
         Raises:
             NumericsError: an answer is not finite.
+            ConfigError: ``paths`` is a single one, or ``batch_size`` is below 1.
         """
+        if isinstance(paths, (str, os.PathLike)):
+            raise ConfigError(f"paths: expected a list of paths; got {os.fspath(paths)!r} alone")
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: expected 1 or more; got {batch_size}")
         return answers(self._ask, paths, self.transforms, self._results, batch_size, self.bundle.graph.dtype)
 
     def prepare(self, image: bytes, name: str) -> np.ndarray:

@@ -31,6 +31,7 @@ class DeployedGraph:
     Raises:
         ConfigError: the engine, its graph, or the device is not there.
         ParityError: the engine is known not to answer as the trained model does.
+        StorageError: the engine cannot load the graph.
     """
 
     def __init__(self, bundle: Bundle, runtime: str = AUTO, device: str = "cpu", threads: int | None = None) -> None:

@@ -82,7 +82,8 @@ def judge(before: Mapping[str, float], after: Mapping[str, float], allow_loss: b
         raise ParityError(
             f"int8: {after['top1_correct']} of {num_images} images of the evaluation are right, and "
             f"{before['top1_correct']} in float32: top-1 falls by {100 * fall / num_images:.2f} points, more than "
-            f"{100 * LARGEST_FALL:g}; nothing was published. Leave int8 out, or accept that with --allow-int8-loss"
+            f"{100 * LARGEST_FALL:g} (of so many images, one is {100 / num_images:.2g} points); nothing was published. "
+            "Leave int8 out, or accept that with --allow-int8-loss"
         )
 
 

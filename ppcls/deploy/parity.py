@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,22 +110,20 @@ def answers_of_fresh_process(
     directory: Path, images: Sequence[bytes | np.ndarray], runtimes: Sequence[str]
 ) -> dict[str, Answers]:
     """The answers of the engines by their names; they share a process, unless it fails."""
-    request = directory / "request.npz"
     # Images go as they are stored, so that the fresh process preprocesses them by inference.yml, as a user would.
     arrays = [np.frombuffer(image, np.uint8) if isinstance(image, bytes) else image for image in images]
-    np.savez(request, **{f"image {number}": array for number, array in enumerate(arrays)})
-    try:
+    with tempfile.TemporaryDirectory() as folder:
+        request = Path(folder, "request.npz")
+        np.savez(request, **{f"image {number}": array for number, array in enumerate(arrays)})
         answers, reason = _ask(directory, request, runtimes)
         if reason and len(runtimes) > 1:
             for runtime in runtimes:  # which of them is it?
                 answers.update(_ask(directory, request, [runtime])[0])
-        return answers
-    finally:
-        request.unlink()
+    return answers
 
 
 def _ask(directory: Path, request: Path, runtimes: Sequence[str]) -> tuple[dict[str, Answers], str | None]:
-    stored = directory / "answers.npz"
+    stored = request.with_name("answers.npz")
     reason = failure_of_module("ppcls.deploy.trial", directory, request, stored, *runtimes)
     if reason:
         return {name: Answers({}, reason) for name in runtimes}, reason
@@ -137,7 +136,6 @@ def _ask(directory: Path, request: Path, runtimes: Sequence[str]) -> tuple[dict[
             )
             for name in runtimes
         }
-    stored.unlink()
     return answers, None
 
 

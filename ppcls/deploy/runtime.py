@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -14,8 +17,11 @@ import numpy as np
 from ppcls.deploy.bundle import GRAPH, INT8_GRAPH, ONNX_GRAPH, PARAMETERS
 from ppcls.utils.errors import ConfigError, StorageError
 from ppcls.utils.machine import usable_cores
+from ppcls.utils.stdout import dropped
 
 T = TypeVar("T")
+MAX_THREADS = 1024
+_DEVICE = re.compile(r"cpu|(?!cpu)[a-z_]+(:\d{1,4})?")
 
 
 class InferenceEngine(Protocol):
@@ -47,10 +53,15 @@ class PaddleEngine:
     """
 
     def __init__(self, directory: Path, device: str, threads: int, onednn: bool = False) -> None:
+        is_first = "paddle" not in sys.modules
         try:
             from paddle import __version__, inference
         except ImportError:
             raise ConfigError("Global.runtime: Paddle is not installed; pip install paddlepaddle") from None
+        if is_first:
+            from ppcls.utils.paddle_signals import take_from_paddle
+
+            take_from_paddle()
         config = inference.Config(str(directory / GRAPH), str(directory / PARAMETERS))
         kind, _, number = device.partition(":")
         if kind == "cpu":
@@ -61,7 +72,8 @@ class PaddleEngine:
         else:
             _require(device, kind)
             config.enable_custom_device(kind, int(number or 0))
-        if onednn and kind == "cpu":
+        onednn = onednn and kind == "cpu"
+        if onednn:
             config.enable_mkldnn()
             # Paddle 3.3.1 stores the slope as a double; this pass reads a float, and the process dies of it.
             if "leaky_relu" in (directory / GRAPH).read_text(encoding="utf-8"):
@@ -72,13 +84,17 @@ class PaddleEngine:
         self.description = f"Paddle Inference {__version__}, {'oneDNN' if onednn else 'plain (oneDNN off)'}"
         self.predictor = loaded(lambda: inference.create_predictor(config), directory / GRAPH, self.description)
         self._restore_threads()
+        # A pass of Paddle 3.3.1 for oneDNN prints its name where answers are expected.
+        self._first_run: AbstractContextManager[None] = dropped() if onednn else nullcontext()
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Run one batch."""
         handle = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
         handle.reshape(images.shape)
         handle.copy_from_cpu(np.ascontiguousarray(images))
-        self.predictor.run()
+        with self._first_run:
+            self.predictor.run()
+        self._first_run = nullcontext()
         self._restore_threads()
         return self.predictor.get_output_handle(self.predictor.get_output_names()[0]).copy_to_cpu()
 
@@ -213,12 +229,17 @@ class Predictor:
         description: engine and version.
 
     Raises:
-        ConfigError: the engine is not installed, or not for the device.
+        ConfigError: the engine is not installed, or not for the device; or threads are none.
+        StorageError: it cannot load the graph.
     """
 
     def __init__(
         self, directory: str | os.PathLike, runtime: str = "paddle", device: str = "cpu", threads: int | None = None
     ) -> None:
+        if threads is not None and not 1 <= threads <= MAX_THREADS:
+            raise ConfigError(f"threads: expected 1 to {MAX_THREADS}; got {threads}")
+        if not _DEVICE.fullmatch(device):
+            raise ConfigError(f"Global.device: expected cpu, gpu, gpu:1 or the like; got '{device}'")
         self.engine = engine_of(runtime, Path(directory), device, threads or usable_cores())
         self.description = self.engine.description
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from ppcls.utils.errors import StorageError
 from ppcls.utils.manifest import MANIFEST
 
 T = TypeVar("T")
@@ -18,8 +19,11 @@ def read_whole(directory: str | os.PathLike, read: Callable[[], T]) -> T:
     """What ``read`` gives; it is called again when the bundle was replaced meanwhile.
 
     An export replaces a bundle in one step, but a reader opens one file after the other.
+
+    Raises:
+        StorageError: it was replaced at every try.
     """
-    for _ in range(NUM_TRIES - 1):
+    for _ in range(NUM_TRIES):
         before = _manifest(directory)
         try:
             result = read()
@@ -29,7 +33,7 @@ def read_whole(directory: str | os.PathLike, read: Callable[[], T]) -> T:
             continue
         if _manifest(directory) == before:
             return result
-    return read()
+    raise StorageError(f"{directory}: was replaced {NUM_TRIES} times while it was read; try again")
 
 
 def _manifest(directory: str | os.PathLike) -> bytes | None:

@@ -15,7 +15,7 @@ from paddle import nn
 from ppcls.config.registry import EVALUATORS, Call
 from ppcls.config.schema import DatasetSettings
 from ppcls.data.loader import Loader
-from ppcls.data.transforms.tensor import ToCHWImage
+from ppcls.data.transforms.tensor import NormalizeImage, ToCHWImage
 from ppcls.data.transforms.transform import Transform
 from ppcls.deploy.answers import answers
 from ppcls.deploy.bundle import LABEL_ARGUMENTS, Bundle, load_bundle
@@ -55,6 +55,7 @@ class DeployedParts(Parts):
         Raises:
             StorageError: it is not there, cut off or altered.
             ConfigError: its description cannot be obeyed, or the engine is not there.
+            ParityError: the engine is known not to answer as the trained model does.
         """
         directory = self.settings.bundle
         assert directory is not None
@@ -134,7 +135,9 @@ class DeployedParts(Parts):
         return answers(ask, paths, self.transforms, results, self.infer.batch_size, self.bundle.graph.dtype)
 
     def _warn_of_difference(self, key: str, own: Sequence[Call], used: Sequence[Call]) -> None:
-        ours, theirs = _described(own), _described(used)
+        # What became part of the graph is left out of the bundle's operations.
+        folded = [call for call in own if self.bundle.graph.dtype == "uint8" and call.target is NormalizeImage]
+        ours, theirs = _described([call for call in own if call not in folded]), _described(used)
         if ours != theirs:
             logger.warning(
                 "%s is %s; the bundle's own preprocessing is used: %s", key, ", ".join(ours), ", ".join(theirs)

@@ -29,7 +29,7 @@ from ppcls.engine.restore import restore
 from ppcls.engine.resume_point import AUTO
 from ppcls.engine.run_directory import BEST, CONFIG_COPY, LOG, directory_of
 from ppcls.engine.run_record import RunRecord
-from ppcls.engine.sample_images import sample_images
+from ppcls.engine.sample_images import prepared_otherwise, sample_images
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.engine.training_parts import TrainingParts
 from ppcls.utils import dist
@@ -188,8 +188,12 @@ class Engine:
         onnx, int8 = "onnxruntime" in export_for or "int8" in export_for, "int8" in export_for
         if onnx:
             require_onnx()
+        elif "onnxruntime" in (self.settings.allow_mismatch or ()):
+            logger.warning("Global.allow_mismatch: onnxruntime has no effect, as Global.export_for does not name it")
         if int8:
             quantized.require(self.config)
+        elif self.settings.allow_int8_loss:
+            logger.warning("Global.allow_int8_loss has no effect, as Global.export_for does not name int8")
         # On a GPU Paddle traces linear layers to an operator that ONNX has no word for, and rounds otherwise (TF32).
         select_device("cpu")
         transforms = self.parts.transforms
@@ -199,6 +203,13 @@ class Engine:
         except StorageError as error:
             raise StorageError(f"Global.save_inference_dir: {error}") from error
         self._require_trained("exported")
+        num_other, num_images = prepared_otherwise(self.config, transforms)
+        if num_other:
+            logger.warning(
+                "Infer.transforms prepare %d of %d images of the evaluation otherwise than its own transform_ops do, "
+                "and a deployed model does as they say: its accuracy may be another; evaluate it by Global.bundle",
+                *(num_other, num_images),
+            )
         parity = export_model(
             self.parts.model,
             directory,

@@ -14,6 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -44,6 +45,7 @@ POLL_SECONDS = 0.1
 FAREWELL_SECONDS = 0.2
 """How long the end of a process waits for the others to hear of it."""
 MAX_TRACE_LINES = 40
+MAX_TEXT = 8000
 _LOST = "was lost: it was killed or has crashed, or its machine is gone; see what it printed last"
 _COMMUNICATION = ("gloo", "nccl", "bkcl", "xccl", "tcp_store", "tcp_utils")
 
@@ -265,7 +267,8 @@ class Peers:
         for process in self._processes.values():
             # One that somebody has stopped hears of it, and writes its own, once it may go on.
             if process is not self._own and process.is_near(self._own) and process.state == "T":
-                os.kill(process.pid, signal.SIGCONT)
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(process.pid, signal.SIGCONT)
         writing.join(GRACE_SECONDS)
         deadline = time.monotonic() + GRACE_SECONDS
         while decides and self._link.lines and (left := deadline - time.monotonic()) > 0:
@@ -275,7 +278,8 @@ class Peers:
             # Their lines are still there, so the numbers are still theirs.
             for process in [self._processes[rank] for rank in self._link.lines]:
                 if process.is_near(self._own):
-                    os.kill(process.pid, signal.SIGABRT)  # which shows its stack, without Python's help
+                    with suppress(ProcessLookupError, PermissionError):
+                        os.kill(process.pid, signal.SIGABRT)  # which shows its stack, without Python's help
         self._end(PeerError(text))
 
     def _warn_of_stall(self, own: Report) -> None:
@@ -303,12 +307,12 @@ def _farewell(error: BaseException | None) -> Message:
     if getattr(error, "is_shared", False):
         return {"code": PeerError.exit_code}  # `dist.together` has told them
     if isinstance(error, PpclsError) or code != 1:
-        return {"code": code, "text": str(error) or type(error).__name__}
+        return {"code": code, "text": str(error)[:MAX_TEXT] or type(error).__name__}
     lines = "".join(traceback.format_exception(type(error), error, error.__traceback__)).splitlines()
     return {
         "code": code,
-        "text": f"{type(error).__name__}: {error}",
-        "trace": "\n".join(lines[-MAX_TRACE_LINES:]),
+        "text": f"{type(error).__name__}: {error}"[:MAX_TEXT],
+        "trace": "\n".join(lines[-MAX_TRACE_LINES:])[-2 * MAX_TEXT :],
     }
 
 

@@ -18,6 +18,7 @@ from ppcls.deploy.graph import DeployedGraph
 from ppcls.deploy.int8 import NUM_IMAGES, judge, require_int8, write_int8
 from ppcls.deploy.latency import latencies
 from ppcls.engine.deployed import DeployedModel, DeployedParts
+from ppcls.engine.sample_images import spread
 from ppcls.metric import CombinedMetric
 from ppcls.metric.topk import TopkAcc
 from ppcls.utils.errors import ConfigError, DataError
@@ -54,7 +55,9 @@ def add_int8(config: RunConfig, directory: Path) -> dict[str, Any]:
         ParityError: the graph cannot be quantized, or top-1 falls by more than half a point.
     """
     images = calibration_images(config, read_bundle(directory))
+    logger.info("int8     taking the ranges of activations from %d training images", len(images))
     write_int8(directory, images)
+    logger.info("int8     evaluating it, and the graph in float32, on all of DataLoader.Eval")
     bundle = replace(read_bundle(directory), files=frozenset(path.name for path in directory.iterdir()))
     graphs = {runtime: DeployedGraph(bundle, runtime) for runtime in RUNTIMES}
     with closing(UnpublishedParts(config, graphs[RUNTIMES[0]])) as parts:
@@ -95,11 +98,11 @@ def calibration_images(config: RunConfig, bundle: Bundle) -> list[np.ndarray]:
     dataset = config.DataLoader.Train.dataset.source()
     transforms = bundle.build_transforms()
     images, problems = [], []
-    indices = np.unique(np.linspace(0, len(dataset) - 1, NUM_IMAGES).astype(int))
+    indices = spread(len(dataset), NUM_IMAGES)
     for index in indices:
         try:
-            image, _ = dataset.read(int(index))
-            images.append(transform_image(image, transforms, dataset.where(int(index)), bundle.graph.dtype))
+            image, _ = dataset.read(index)
+            images.append(transform_image(image, transforms, dataset.where(index), bundle.graph.dtype))
         except DataError as error:
             problems.append(error)
     if problems:

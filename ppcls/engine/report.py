@@ -97,7 +97,8 @@ def log_stop(parts: TrainingParts, state: TrainState, error: Stopped) -> None:
 def _tool(name: str) -> str:
     """The path of another tool, beside the one that runs."""
     running = Path(sys.argv[0])
-    return str(running.with_name(f"{name}.py") if running.name == "train.py" else Path("tools", f"{name}.py"))
+    is_tool = running.name in ("train.py", "export_model.py")
+    return str(running.with_name(f"{name}.py") if is_tool else Path("tools", f"{name}.py"))
 
 
 def _counted(number: int, one: str, many: str | None = None) -> str:
@@ -110,12 +111,14 @@ def log_export(directory: Path, parity: Mapping[str, Any]) -> None:
     logger.info("parity   %d %s in %d cases", parity["images"], kind, len(parity["cases"]))
     for figures in parity["engines"].values():
         logger.info(
-            "parity   largest difference %.2g (%.0f %% of the allowed), same first class for all, "
-            "%.2f ms an image, in %s",
+            "parity   largest difference %.2g (%.0f %% of the allowed 1e-5 of the largest logit), "
+            "same first class for all, %.2f ms an image, in %s",
             *(figures["largest_difference"], 100 * figures["largest_share_of_limit"]),
             *(figures["latency_ms"], figures["engine"]),
         )
     logger.info("exported %s", directory)
+    logger.info("next     python %s --bundle %s IMAGE", _tool("infer"), shlex.quote(str(directory)))
+    logger.info("         python %s --bundle %s", _tool("serve"), shlex.quote(str(directory)))
 
 
 def deployment(parts: Parts) -> dict[str, Any]:
@@ -127,8 +130,13 @@ def deployment(parts: Parts) -> dict[str, Any]:
     config, infer = parts.config, parts.infer
     postprocess = {key: value for key, value in infer.PostProcess.kwargs.items() if key not in LABEL_ARGUMENTS}
     labels = parts.postprocess.load_labels()
-    if labels:
-        numbers = range(parts.class_num or max(labels) + 1)
+    if labels is not None:
+        numbers = range(parts.class_num or max(labels, default=-1) + 1)
+        if more := sorted(labels.keys() - set(numbers)):
+            file = infer.PostProcess.kwargs.get("class_id_map_file")
+            logger.warning(
+                "%s: names class %d, but the model has %d classes; is it its file?", file, more[0], len(numbers)
+            )
         if nameless := [number for number in numbers if number not in labels]:
             file = infer.PostProcess.kwargs.get("class_id_map_file")
             raise DataError(

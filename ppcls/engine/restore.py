@@ -29,7 +29,7 @@ def restore(directory: Path, url: str) -> None:
         StorageError: the copy cannot be read, or none of its checkpoints verifies.
     """
     with locked(directory / "restore"):
-        if checkpoints_in(directory) or (directory / BEST).exists():
+        if checkpoints_in(directory):
             return
         remote = Remote(url)
         there = remote.children()
@@ -45,16 +45,18 @@ def restore(directory: Path, url: str) -> None:
             has_best = BEST in there and _fetch(remote, BEST, staging)
             records = {name: remote.read(name) for name in (LOG, JSON_LINES)}
             environment = remote.read(ENVIRONMENT)
-            os.replace(staging / newest, directory / newest)
+            for name, earlier in records.items():
+                # The copy may have been made while a line was being written.
+                _put_before(directory / name, (earlier or b"")[: (earlier or b"").rfind(b"\n") + 1])
+            if environment is not None:
+                (directory / ENVIRONMENT).write_bytes(environment)
             if has_best:
+                shutil.rmtree(directory / BEST, ignore_errors=True)  # of a restoring that was interrupted
                 os.replace(staging / BEST, directory / BEST)
+            # The last, as the next start looks for it.
+            os.replace(staging / newest, directory / newest)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
-        for name, earlier in records.items():
-            # The copy may have been made while a line was being written.
-            _put_before(directory / name, (earlier or b"")[: (earlier or b"").rfind(b"\n") + 1])
-        if environment is not None:
-            (directory / ENVIRONMENT).write_bytes(environment)
         logger.info("%s: restored %s from %s", directory, newest, remote.url)
 
 
@@ -74,5 +76,6 @@ def _put_before(path: Path, earlier: bytes) -> None:
     with open(path, "a+b") as file:
         file.seek(0)
         present = file.read()
-        file.truncate(0)
-        file.write(earlier + present)
+        if not present.startswith(earlier):  # as a restoring that was interrupted leaves it
+            file.truncate(0)
+            file.write(earlier + present)

@@ -22,6 +22,8 @@ from ppcls.serve.token import Token
 
 logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable["Answer"]]
+CLIENT_LEFT = 499
+"""What is counted for requests whose client left in the middle; other servers use the same number."""
 OPEN_PATHS = ("/", "/healthz")
 """What needs no token: the page has no secret in it, and who watches over the process need not know any."""
 
@@ -144,6 +146,9 @@ class App:
             headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
             says = f"{error.reason}; there are POST /predict, and GET /, /healthz, /metadata and /metrics"
             return _json({"error": says}, error.status, headers)
+        except ConnectionError:  # the client has left; nobody reads an answer
+            self.metrics.requests.labels(CLIENT_LEFT).inc()
+            raise
         except Exception as error:  # noqa: BLE001 (a bug must not cost more than this request)
             logger.error("%s %s: %s: %s", request.method, request.path[:80], type(error).__name__, error)
             return _json({"error": "the server has failed; its log says why"}, 500)

@@ -13,7 +13,7 @@ MIB = 1 << 20
 
 
 def _limit(default: int | float, says: str, least: float = 0) -> Any:
-    """A limit with its default, what it is, and what it has to be greater than (or, of whole numbers, at least)."""
+    """A limit with its default, what it is, and the least it may be; of seconds it has to be more than that."""
     return field(default=default, metadata={"says": says, "least": least})
 
 
@@ -26,7 +26,7 @@ class Limits:
     """
 
     max_batch: int = _limit(8, "images answered at once", 1)
-    max_delay_ms: float = _limit(2.0, "how long a batch that is not full waits for images that are being decoded", -1)
+    max_delay_ms: float = _limit(2.0, "how long a batch that is not full waits for images that are being decoded")
     max_queue: int = _limit(64, "images that are taken in and not answered yet; more are refused with 503", 1)
     max_images: int = _limit(32, "images in one request", 1)
     max_request_bytes: int = _limit(32 * MIB, "size of a request; a larger one is refused with 413", 1)
@@ -43,10 +43,10 @@ class Limits:
         problems = []
         for each in fields(self):
             value, least = getattr(self, each.name), each.metadata["least"]
-            is_whole = isinstance(each.default, int)
-            if not (value >= least if is_whole else least < value < 1e9):
+            is_time = each.name.endswith("_seconds")
+            if not (least < value < 1e9 if is_time else least <= value < 1e18):
                 problems.append(
-                    f"--{each.name}: expected {'at least' if is_whole else 'more than'} {least}; got {value}"
+                    f"--{each.name}: expected {'more than' if is_time else 'at least'} {least}; got {value}"
                 )
         if self.max_pixels > MAX_PIXELS:
             problems.append(f"--max_pixels: more than {MAX_PIXELS} are never decoded; got {self.max_pixels}")

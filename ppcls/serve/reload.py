@@ -8,7 +8,8 @@ import logging
 import os
 from collections.abc import Callable
 
-from ppcls.serve.model import ServedModel, manifest_sha256
+from ppcls.deploy.bundle import manifest_sha256
+from ppcls.serve.model import ServedModel
 from ppcls.serve.service import Service
 from ppcls.utils.errors import PpclsError
 
@@ -22,10 +23,18 @@ class Reloader:
         directory: the bundle; may be a link that is turned to another.
         load: reads and tries a bundle.
         service: whose model is replaced.
+        after_load: called when a bundle was read, whatever came of it; a library that was loaded with it may have
+            taken signals.
     """
 
-    def __init__(self, directory: str | os.PathLike, load: Callable[[], ServedModel], service: Service) -> None:
-        self.directory, self._load, self._service = directory, load, service
+    def __init__(
+        self,
+        directory: str | os.PathLike,
+        load: Callable[[], ServedModel],
+        service: Service,
+        after_load: Callable[[], None],
+    ) -> None:
+        self.directory, self._load, self._service, self._after_load = directory, load, service, after_load
         self._refused = ""
         self._lock = asyncio.Lock()
 
@@ -51,6 +60,8 @@ class Reloader:
                 logger.error("the bundle is not reloaded, the one before answers on: %s", says.replace("\n", "; "))
                 metrics.reloads.labels("refused").inc()
                 return
+            finally:
+                self._after_load()
             before, self._service.model = self._service.model, model
             self._refused = ""
             metrics.reloads.labels("swapped").inc()

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import ipaddress
 import logging
 import signal
+import sys
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -101,7 +103,8 @@ class Server:
         del model  # which may be replaced, and is not to be held then
         self.connections = Connections(self.limits, metrics, lambda: not self.service.has_room())
         self.app = App(self.service, self.connections, self.serving.token)
-        self.reloader = Reloader(self.serving.directory, self.serving.load, self.service)
+        take = self._take_signals if take_signals else lambda: None
+        self.reloader = Reloader(self.serving.directory, self.serving.load, self.service, take)
         runner = web.AppRunner(
             self.app.build(),
             handle_signals=False,
@@ -116,8 +119,7 @@ class Server:
         await runner.setup()
         try:
             listening = await self._listen(runner)
-            if take_signals:
-                self._take_signals()
+            take()
             self._spawn(self.connections.sweep())
             if self.serving.reload_seconds:
                 self._spawn(self.reloader.watch(self.serving.reload_seconds))
@@ -138,7 +140,7 @@ class Server:
         factory = self.connections.factory(runner.server)
         try:
             return await loop.create_server(factory, serving.host, serving.port, backlog=self.limits.max_connections)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, UnicodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise ConfigError(
                 f"--host {serving.host} --port {serving.port}: cannot listen there ({reason}); "
@@ -174,22 +176,20 @@ class Server:
             logger.info("ended: the %d requests under way were answered; %d images answered in all", taken, total)
 
     def _take_signals(self) -> None:
+        faulthandler.disable()
+        faulthandler.enable(sys.stderr)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) != signal.SIG_IGN:  # as a background job has it
                 loop.add_signal_handler(number, self._asked_to_end, number)
         if hasattr(signal, "SIGHUP"):
-            loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self._reload()))
+            loop.add_signal_handler(signal.SIGHUP, lambda: self._spawn(self.reloader.reload()))
 
     def _asked_to_end(self, number: int) -> None:
         if self._stopping.is_set():
             leave(128 + number)
         self.stop()
         logger.info("%s: no more requests are taken in", signal.Signals(number).name)
-
-    async def _reload(self) -> None:
-        await self.reloader.reload()
-        self._take_signals()  # a library that was loaded with the new bundle may have taken them
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -210,6 +210,8 @@ def serve(serving: Serving) -> None:
     Raises:
         PpclsError: the bundle cannot be used, or the address not be listened at.
     """
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)  # there is nothing to reload yet
     models = [serving.load()]
     keep_for_python()
 
@@ -230,7 +232,7 @@ class _OneLine(logging.Handler):
         error = record.exc_info[1] if record.exc_info else None
         if isinstance(error, HttpProcessingError):
             self.metrics.requests.labels(400).inc()
-        elif record.levelno >= logging.WARNING:
+        elif record.levelno >= logging.WARNING and not isinstance(error, ConnectionError):  # a client that left
             logger.error("%s (%s: %s)", record.getMessage(), type(error).__name__, error)
 
 

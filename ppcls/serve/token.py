@@ -34,11 +34,13 @@ def read_token(file: str | None) -> Token | None:
     """The token in a file, or in the environment variable, which is taken out of the environment; None without any.
 
     Raises:
-        ConfigError: it is short, or holds what a header cannot.
+        ConfigError: there are two, or it is short, or holds what a header cannot.
         OSError: the file cannot be read.
     """
     value = os.environ.pop(VARIABLE, None)
     place = VARIABLE
+    if value is not None and file is not None:
+        raise ConfigError(f"--token_file {file}: {VARIABLE} gives a token too; give one of them")
     if file is not None:
         with open(file, encoding="utf-8", errors="replace") as stream:
             value, place = stream.read(4096), file

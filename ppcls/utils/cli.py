@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn, TextIO
 
-from ppcls.utils.errors import PpclsError, Stopped, StorageError
+from ppcls.utils.errors import ConfigError, PpclsError, Stopped, StorageError
 from ppcls.utils.logger import log_traceback
 
 INTERRUPTED = 130
@@ -44,6 +44,11 @@ def run(main: Callable[[], None]) -> NoReturn:
         # Whoever sent it waits, and all is closed: Python's own end takes Paddle a second or more, in which another
         # signal (launchers send several) would make this the end of a process that was killed.
         leave(error.exit_code)
+    except ModuleNotFoundError as error:
+        if error.name != "paddle":
+            raise
+        print("this command needs Paddle, which is not installed; pip install paddlepaddle==3.3.1", file=sys.stderr)
+        raise SystemExit(ConfigError.exit_code) from None
     except KeyboardInterrupt as error:
         print("interrupted", file=sys.stderr)
         raise SystemExit(exit_code_of(error)) from None

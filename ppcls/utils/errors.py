@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 
 
@@ -16,11 +17,15 @@ class Stopped(KeyboardInterrupt):
     """A signal has ended the work. As after Ctrl-C, what catches exceptions lets it pass.
 
     Args:
-        number: of the signal.
+        number: of the signal. Paddle 3.3.1 catches everything while it traces a graph, and makes another one of the
+            same class with a text of its own, in which the number stands.
     """
 
-    def __init__(self, number: int) -> None:
-        super().__init__(f"stopped by signal {number} ({signal.Signals(number).name})")
+    def __init__(self, number: int | str) -> None:
+        if isinstance(number, str):
+            found = re.search(r"stopped by signal (\d+)", number)
+            number = int(found[1]) if found else signal.SIGTERM
+        super().__init__(f"stopped by signal {number:d} ({signal.Signals(number).name})")
         self.number = number
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -50,12 +50,26 @@ def clear_after_the_dead(final: str | os.PathLike) -> None:
     """
     final = Path(os.path.realpath(final))
     with suppress(OSError):
-        for path in sorted(final.parent.iterdir()):
-            match = UNFINISHED.fullmatch(path.name)
-            if match is None or match["name"] != final.name or _is_running(int(match["process"])):
-                continue
-            if match["role"] != "old" or not _put_back(path, final):
+        for path, is_old in _of_the_dead(final):
+            if not is_old or not _put_back(path, final):
                 shutil.rmtree(path, ignore_errors=True)
+
+
+def put_back(final: str | os.PathLike) -> None:
+    """Put a directory back that stepped aside for a successor which never came; for readers, who remove nothing."""
+    final = Path(os.path.realpath(final))
+    with suppress(OSError):
+        for path, is_old in _of_the_dead(final):
+            if is_old:
+                _put_back(path, final)
+
+
+def _of_the_dead(final: Path) -> Iterator[tuple[Path, bool]]:
+    """What ended processes left of publishing a directory, and whether it is what was there before."""
+    for path in sorted(final.parent.iterdir()):
+        match = UNFINISHED.fullmatch(path.name)
+        if match and match["name"] == final.name and not _is_running(int(match["process"])):
+            yield path, match["role"] == "old"
 
 
 def _put_back(old: Path, final: Path) -> bool:
@@ -74,6 +88,8 @@ def _verifies(directory: Path) -> bool:
 
 
 def _is_running(process: int) -> bool:
+    if process == os.getpid():
+        return False  # in a container every process has this number; this one has nothing half done when it asks
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -102,7 +102,8 @@ def _inside(folder: Path, inside: str, place: str) -> str:
         raise DataError(f"{without_secrets(place)}: what is named behind {INSIDE} must lie in the archive") from error
     if not path.exists():
         some = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5])
-        raise DataError(f"{place.rpartition(INSIDE)[0]}: there is no {inside!r} in this archive; it begins with {some}")
+        whole = without_secrets(place.rpartition(INSIDE)[0])
+        raise DataError(f"{whole}: there is no {inside!r} in this archive; it begins with {some}")
     return str(path)
 
 

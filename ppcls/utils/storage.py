@@ -64,9 +64,10 @@ def published(
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)  # before the free space is looked up
         space = "" if num_bytes is None else f"; {num_bytes:,} bytes are needed, {_free(final.parent)}"
-        raise StorageError(
-            f"{final}: cannot be written ({error.strerror or error}){space}; nothing was changed"
-        ) from error
+        # The block may have read something else meanwhile.
+        is_elsewhere = error.filename and Path(os.fsdecode(error.filename)).parent not in (partial, final.parent)
+        reason = f"{f'{error.filename}: ' if is_elsewhere else ''}{error.strerror or error}"
+        raise StorageError(f"{final}: cannot be written ({reason}){space}; nothing was changed") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -143,7 +144,12 @@ def sha256(path: str | os.PathLike) -> str:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Write a small file; what was there before stays until all of the new one is.
+    """Write a file as `write_bytes` does, in UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_bytes(path: str | os.PathLike, data: bytes) -> None:
+    """Write a file; what was there before stays until all of the new one is on the disk.
 
     Raises:
         StorageError: it cannot be written.
@@ -151,7 +157,8 @@ def write_text(path: str | os.PathLike, text: str) -> None:
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_bytes(data)
+        _sync(partial)
         os.replace(partial, path)
     except OSError as error:
         with suppress(OSError):
@@ -208,9 +215,10 @@ def _seal(directory: Path, kind: str, digests: Mapping[str, str], about: Mapping
 
 def _replace_directory(partial: Path, final: Path) -> None:
     # Where the system can, the two change places, and what was `final` goes away with `partial`.
-    if not (final.exists() and exchange(final, partial)):
+    if final.exists() and exchange(final, partial):
+        _sync(final.parent)
+    else:
         _replace_in_two(partial, final)
-    _sync(final.parent)
 
 
 def _replace_in_two(partial: Path, final: Path) -> None:
@@ -224,7 +232,7 @@ def _replace_in_two(partial: Path, final: Path) -> None:
         if old.exists():
             os.replace(old, final)
         raise
-    _sync(final.parent)
+    _sync(final.parent)  # before what it replaces is gone
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -92,12 +92,13 @@ def test_a_missing_file_gives_one_warning_and_no_names(tmp_path, caplog):
     ]
 
 
-def test_a_line_without_a_number_is_named(tmp_path):
+@pytest.mark.parametrize("line", ["dog 1", "-1 dog", "1"])
+def test_a_line_without_a_number_or_a_name_is_named(tmp_path, line):
     path = tmp_path / "labels.txt"
-    path.write_text("0 cat\ndog 1\n")
+    path.write_text(f"0 cat\n{line}\n")
     with pytest.raises(DataError) as caught:
         Topk(1, str(path))(LOGITS)
-    assert str(caught.value) == f"{path}:2: 'dog 1' does not start with a class number; expected: 0 name"
+    assert str(caught.value) == f"{path}:2: {line!r} is no class number with a name; expected: 0 name"
 
 
 def test_a_file_of_another_model_is_refused(tmp_path):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Answers for images: in order, bad ones named, whatever the batch size."""
 
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from ppcls.data.transforms.crop import CropImage
 from ppcls.data.transforms.decode import DecodeImage
 from ppcls.data.transforms.tensor import NormalizeImage, ToCHWImage
 from ppcls.deploy.answers import answers
-from ppcls.utils.errors import DataError
+from ppcls.utils.errors import DataError, StorageError
 
 TRANSFORMS = [DecodeImage(), NormalizeImage(mean=[0, 0, 0], std=[1, 1, 1], order=""), ToCHWImage()]
 
@@ -75,9 +77,17 @@ def test_images_of_different_sizes_are_answered_in_order(ask, images):
 
 
 def test_an_answer_comes_before_the_next_batch_is_read(images):
-    running = answers(lambda batch: batch, images[:1] + ["missing"], TRANSFORMS, lambda _, names: [{}] * len(names), 1)
+    paths = [images[0], f"{images[0]}.later.png"]
+    running = answers(lambda batch: batch, paths, TRANSFORMS, lambda _, names: [{}] * len(names), 1)
     assert next(running) == {}
-    assert "error" in next(running)
+    shutil.copy(images[1], paths[1])
+    assert next(running) == {}
+
+
+def test_a_postprocessing_that_loses_answers_is_told_of(images):
+    running = answers(lambda batch: batch, images[:2], TRANSFORMS, lambda _, names: [{}], 2)
+    with pytest.raises(StorageError, match="gives 1 results for 2 images"):
+        next(running)
 
 
 def test_an_image_that_does_not_suit_the_transforms_is_an_error_with_its_name(images):

@@ -70,12 +70,13 @@ def test_a_directory_that_is_no_bundle_is_refused(bundle, tmp_path):
         load_bundle(tmp_path)
 
 
-def test_a_graph_that_the_manifest_does_not_list_is_not_run(bundle):
+def test_a_graph_that_was_not_exported_is_not_run(bundle):
     directory = bundle(leave_out=["model.onnx"])
-    (directory / "model.onnx").write_bytes(b"from elsewhere")
     with pytest.raises(ConfigError, match="Global.runtime: onnxruntime, but .* holds no model.onnx; export .*--onnx"):
         load_bundle(directory).runtime("onnxruntime")
-    load_bundle(directory)
+    (directory / "model.onnx").write_bytes(b"from elsewhere")
+    with pytest.raises(StorageError, match="model.onnx: its manifest does not list it; remove it"):
+        load_bundle(directory)
 
 
 @pytest.mark.parametrize(

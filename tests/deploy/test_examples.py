@@ -61,9 +61,7 @@ def images(tmp_path_factory):
     """Files of several sizes, colours and formats; also turned, grey, transparent, of 16 bits, and interlaced."""
     folder = tmp_path_factory.mktemp("images")
     rng = np.random.default_rng(3)
-    for number, (height, width) in enumerate(
-        [(64, 48), (48, 64), (200, 331), (40, 40), (31, 90), (80, 80), (411, 300)]
-    ):
+    for number, (height, width) in enumerate(SIZES):
         cv2.imwrite(
             str(folder / f"photo {number}.jpg"),
             picture(rng, height, width),
@@ -218,7 +216,12 @@ def test_an_example_says_which_image_cannot_be_read(example, bundle, images, tmp
 
 
 @pytest.mark.parametrize(
-    "number_and_step", [(1, {"ResizeImage": {"size": 32, "backend": "pil"}}), (2, {"Rotate": None})]
+    "number_and_step",
+    [
+        (0, {"DecodeImage": {"to_rgb": False}}),
+        (1, {"ResizeImage": {"size": 32, "backend": "pil"}}),
+        (2, {"Rotate": None}),
+    ],
 )
 def test_an_example_refuses_what_it_does_not_know(example, bundle, images, tmp_path, number_and_step):
     number, step = number_and_step
@@ -230,6 +233,32 @@ def test_an_example_refuses_what_it_does_not_know(example, bundle, images, tmp_p
     code, told, failed = run(*example[0], tmp_path / "other", images[0])
     assert (code, told) == (2, "")
     assert "is not in this example" in failed and len(failed.splitlines()) == 1
+
+
+def test_an_example_names_the_graph_that_is_not_there(example, bundle, images, tmp_path):
+    other = shutil.copytree(bundle, tmp_path / "other")
+    (other / "model.onnx").unlink()
+    code, told, failed = run(*example[0], other, images[0])
+    assert (code, told, len(failed.splitlines())) == (2, "", 1) and "model.onnx" in failed
+
+
+@pytest.mark.parametrize("line", ["no label", "{image} -1", "{image} 6", "{image}", ""])
+def test_an_example_refuses_a_list_that_is_none_in_one_line(example, bundle, images, tmp_path, line):
+    (tmp_path / "list.txt").write_text(line.format(image=Path(images[0]).name) + "\n")
+    accuracy = tmp_path / "acc.log"
+    given = ["--list", tmp_path / "list.txt", "--root", Path(images[0]).parent, "--accuracy", accuracy]
+    code, told, failed = run(*example[0], bundle, *given)
+    assert (code, told, len(failed.splitlines())) == (3, "", 1) and not accuracy.exists()
+
+
+def test_an_example_says_which_image_is_too_small(example, images, tmp_path):
+    directory = toy_bundle.write_bundle(tmp_path / "colours")
+    path = directory / "inference.yml"
+    description = yaml.safe_load(path.read_text("utf-8"))
+    description["PreProcess"]["transform_ops"].insert(1, {"CropImage": {"size": 4000}})
+    path.write_text(yaml.safe_dump(description), "utf-8")
+    code, told, failed = run(*example[0], directory, images[0])
+    assert (code, failed) == (3, "") and "smaller than" in json.loads(told)["error"]
 
 
 def test_an_example_reads_a_scale_as_people_write_it(example, images, tmp_path):

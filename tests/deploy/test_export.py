@@ -3,6 +3,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -322,6 +323,19 @@ def test_an_engine_that_differs_is_unfit_where_that_is_allowed(exported, net, mo
     assert bundle.runtime("auto") == "paddle"
     with pytest.raises(ParityError, match="paddle_onednn does not answer as the trained model does, as the export"):
         bundle.runtime("paddle_onednn")
+
+
+def test_where_only_an_unfit_engine_is_installed_auto_is_refused_too(exported, net):
+    bundle = load_bundle(exported(net)[0])
+    unfit = ["paddle", "paddle_onednn"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ppcls.deploy.bundle.find_spec", lambda name: name == "paddle" or None)
+        fit = replace(bundle, about={**bundle.about, "fastest": ["onnxruntime"], "unfit": unfit})
+        with pytest.raises(ConfigError, match="^Global.runtime: onnxruntime, but .* holds no model.onnx"):
+            fit.runtime("auto")
+        none = replace(bundle, about={**bundle.about, "fastest": [], "unfit": unfit})
+        with pytest.raises(ParityError, match="^Global.runtime: paddle does not answer as the trained model does"):
+            none.runtime("auto")
 
 
 def test_an_engine_that_dies_is_named_and_the_others_are_asked_all_the_same(exported, net, monkeypatch):

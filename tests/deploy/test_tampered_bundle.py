@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A bundle that somebody has changed is not loaded, whatever the change."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -69,11 +70,18 @@ def swapped_labels(directory):
 
 def in_manifest(change):
     def tamper(directory):
+        # With a sha256 of its own that is right, so that something else has to be found.
         manifest = json.loads((directory / MANIFEST).read_text())
         change(manifest)
-        (directory / MANIFEST).write_text(json.dumps(manifest))
+        del manifest["sha256"]
+        digest = hashlib.sha256(json.dumps(manifest, indent=1).encode()).hexdigest()
+        (directory / MANIFEST).write_text(json.dumps({**manifest, "sha256": digest}, indent=1))
 
     return tamper
+
+
+def says_besides(**besides):
+    return lambda manifest: manifest.setdefault("about", {}).update(besides)
 
 
 def listed_elsewhere(name):
@@ -100,6 +108,7 @@ TAMPERINGS = {
     "files are swapped": swapped_files,
     "a link is added": lambda directory: (directory / "more").symlink_to("/etc/passwd"),
     "a link to a folder is added": lambda directory: (directory / "more").symlink_to(directory.parent),
+    "a file is added": lambda directory: (directory / ".DS_Store").write_bytes(b""),
     "a file is cut off": lambda directory: os.truncate(directory / "inference.pdiparams", 10),
     "a file is longer": lambda directory: os.truncate(directory / "inference.pdiparams", 10_000),
     "a file is missing": lambda directory: (directory / "inference.json").unlink(),
@@ -114,13 +123,43 @@ TAMPERINGS = {
     "the manifest leaves the graph out": in_manifest(lambda manifest: manifest["files"].pop("inference.json")),
     "the manifest is of another kind": in_manifest(lambda manifest: manifest.update(kind="checkpoint")),
     "the manifest lists a file above": listed_elsewhere("../elsewhere"),
+    "the manifest ranks no list of engines": in_manifest(
+        lambda manifest: manifest.setdefault("about", {}).update(fastest=None)
+    ),
+    "the manifest ranks what is no engine": in_manifest(
+        lambda manifest: manifest.setdefault("about", {}).update(fastest=[[3]])
+    ),
+    "the manifest's versions are none": in_manifest(
+        lambda manifest: manifest.setdefault("about", {}).update(versions=["1"])
+    ),
+    "the manifest's format is a word": in_manifest(
+        lambda manifest: manifest.setdefault("about", {}).update(format="1")
+    ),
 }
+
+REASONS = {
+    "the manifest has infinite sizes": r"cannot be read \(.*\)$",
+    "the manifest leaves the graph out": "its manifest does not list inference.json",
+    "the manifest is of another kind": "is a checkpoint, not a deployed model",
+    **dict.fromkeys(
+        [
+            "the manifest ranks no list of engines",
+            "the manifest ranks what is no engine",
+            "the manifest's versions are none",
+            "the manifest's format is a word",
+        ],
+        "says what it cannot",
+    ),
+    "a file is added": "its manifest does not list it",
+    "the manifest lists a file above": "missing, though the manifest lists it",
+}
+"""Where the manifest agrees with itself; elsewhere a file or the manifest does not have its sha256."""
 
 
 @pytest.mark.promise("F32")
 @pytest.mark.parametrize("name", TAMPERINGS)
 def test_a_tampered_bundle_is_refused(bundle, name):
     TAMPERINGS[name](bundle)
-    with pytest.raises(StorageError) as caught:
+    with pytest.raises(StorageError, match=REASONS.get(name)) as caught:
         load_bundle(bundle)
     assert str(caught.value).startswith(str(bundle)) and "\n" not in str(caught.value)

@@ -4,6 +4,7 @@
 import pytest
 
 from ppcls.deploy.whole import NUM_TRIES, read_whole
+from ppcls.utils.errors import StorageError
 from ppcls.utils.storage import published
 
 
@@ -57,14 +58,16 @@ def test_without_a_bundle_what_is_said_is_what_the_reader_says(tmp_path):
         read_whole(tmp_path / "none", read_and(tmp_path / "none", lambda: None))
 
 
-def test_one_that_is_replaced_all_the_time_is_given_up(tmp_path):
+@pytest.mark.parametrize("fails", [True, False])
+def test_one_that_is_replaced_all_the_time_is_given_up(tmp_path, fails):
     calls = []
 
     def read():
         calls.append(1)
         publish(tmp_path / "x", str(len(calls)))
-        raise ValueError
+        if fails:
+            raise ValueError
 
-    with pytest.raises(ValueError):
+    with pytest.raises(StorageError, match=f"was replaced {NUM_TRIES} times while it was read; try again"):
         read_whole(tmp_path / "x", read)
     assert len(calls) == NUM_TRIES

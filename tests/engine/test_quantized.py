@@ -14,6 +14,7 @@ from ppcls.deploy import int8
 from ppcls.deploy.bundle import INT8_GRAPH, ONNX_GRAPH, load_bundle
 from ppcls.deploy.graph import DeployedGraph
 from ppcls.engine import Engine, quantized
+from ppcls.engine.sample_images import prepared_otherwise
 from ppcls.utils.errors import ConfigError, DataError, ParityError
 from ppcls.utils.logger import stop_logging
 
@@ -65,6 +66,14 @@ def test_evaluation_in_whole_numbers_counts_what_the_manifest_says(bundle, load)
     assert {name: figures[name] for name in ("top1_correct", "num_samples")} == {
         name: after[name] for name in ("top1_correct", "num_samples")
     }
+
+
+def test_an_export_that_prepares_images_otherwise_than_the_evaluation_says_so(load, folder, caplog):
+    config = load(f"Global.pretrained_model={folder}/output/best_model")
+    transforms = Engine(config).parts.transforms
+    assert prepared_otherwise(config, transforms) == (0, 24)
+    turned = [transforms[0], lambda image: image[::-1], *transforms[1:]]
+    assert prepared_otherwise(config, turned) == (24, 24)
 
 
 def test_a_loss_of_accuracy_is_refused_unless_allowed_and_what_was_there_stays(bundle, load, folder, monkeypatch):

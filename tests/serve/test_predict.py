@@ -75,6 +75,16 @@ def test_an_image_of_more_pixels_than_the_limit_is_not_decoded(server):
     assert "1000 x 1001 pixels is more than the 1000000 that this server takes" in answer.said["results"][0]["error"]
 
 
+def test_a_client_that_leaves_in_the_middle_is_no_failure_of_the_server(server, caplog):
+    before = server.metric("ppcls_requests_total", code="499"), server.metric("ppcls_requests_total", code="500")
+    with served.connected(server.port) as stream:
+        stream.sendall(b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\nabc")
+        server.wait_for(lambda running: running.app.num_requests == 1)
+    server.wait_for(lambda running: server.metric("ppcls_requests_total", code="499") > before[0])
+    assert server.metric("ppcls_requests_total", code="500") == before[1]
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 def test_what_is_no_form_with_images_is_refused_and_says_why(server):
     body, headers = served.form(("a", RED))
     boundary = headers["Content-Type"]

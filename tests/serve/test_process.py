@@ -2,6 +2,7 @@
 """``tools/serve.py`` as a person and a supervisor use it: options, signals, exit codes."""
 
 import asyncio
+import importlib
 import os
 import re
 import signal
@@ -12,8 +13,17 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
+import paddle
 import pytest
 import served
+import yaml
+
+from ppcls.data.transforms.decode import DecodeImage
+from ppcls.data.transforms.geometry import ResizeImage
+from ppcls.data.transforms.tensor import NormalizeImage, ToCHWImage
+from ppcls.deploy import parity
+from ppcls.deploy.export import Wanted, export_model
 
 toy_bundle = pytest.importorskip("toy_bundle")
 RED = toy_bundle.picture(0)
@@ -129,6 +139,26 @@ def test_a_server_whose_lines_nobody_reads_answers_and_ends_all_the_same(bundle,
     assert float(lost[1]) >= 2
     server.signal(signal.SIGTERM)
     assert server.wait() == 0
+
+
+def test_a_bundle_that_brings_paddle_along_takes_no_signal_away(tmp_path, process, monkeypatch):
+    own = toy_bundle.write_bundle(tmp_path / "own")
+    server = process("--reload_seconds", 0.05, directory=own)
+    described = yaml.safe_load((own / "inference.yml").read_text())
+    net = paddle.nn.Sequential(paddle.nn.AdaptiveAvgPool2D(1), paddle.nn.Flatten(), paddle.nn.Linear(3, 3))
+    for parameter, value in zip(net.parameters(), (np.eye(3), np.zeros(3))):
+        parameter.set_value(10 * value.astype(np.float32))
+    monkeypatch.setattr(
+        parity, "failure_of_module", lambda module, *given: importlib.import_module(module).main(*map(str, given))
+    )
+    ops = [DecodeImage(), ResizeImage(size=32), NormalizeImage(mean=[0, 0, 0], std=[1, 1, 1], order=""), ToCHWImage()]
+    pictures = [toy_bundle.picture(number) for number in range(3)]
+    export_model(net, own, Wanted((3, 32, 32), add_softmax=False), ops, described, pictures)
+    server.wait_for_line("reloaded:")
+    assert "Paddle" in server.ask(path="/metadata").said["engine"] and server.ask(RED).classes == ["red"]
+    server.signal(signal.SIGTERM)
+    assert server.wait() == 0
+    assert any("ended:" in line for line in server.lines)
 
 
 def test_a_drain_ends_when_its_time_is_over(bundle, process):

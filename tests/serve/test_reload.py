@@ -121,19 +121,21 @@ def test_a_link_that_is_turned_to_another_bundle_is_followed(start, bundle, own,
 
 
 def test_a_bundle_that_is_replaced_while_it_is_read_is_read_again(own, monkeypatch):
+    from ppcls.deploy import classifier
+    from ppcls.deploy.bundle import manifest_sha256
     from ppcls.serve import model
 
-    classifier, opened = model.Classifier, []
+    graph, opened = classifier.DeployedGraph, []
 
-    def replacing(directory, *arguments):
-        made = classifier(directory, *arguments)
+    def replacing(*arguments):
+        made = graph(*arguments)
         if not opened:
             toy_bundle.write_bundle(own, OTHER)
         opened.append(made)
         return made
 
-    monkeypatch.setattr(model, "Classifier", replacing)
+    monkeypatch.setattr(classifier, "DeployedGraph", replacing)
     loaded = model.ServedModel(own, "onnxruntime", "cpu", 1, 2)
     assert len(opened) == 2
-    assert loaded.sha256 == model.manifest_sha256(own)
+    assert loaded.sha256 == manifest_sha256(own)
     assert loaded.metadata()["classes"] == list(OTHER)

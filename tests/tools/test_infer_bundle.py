@@ -55,6 +55,22 @@ def infer(monkeypatch, capsys):
     return call
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--bundle", "B", "I", "--batch_size", "0"), "--batch_size: expected 1 or more; got 0"),
+        (("--bundle", "B", "I", "--threads", "-1"), "--threads: expected 1 or more; got -1"),
+        (("--bundle", "B", "I", "-o", "Global.nonsense=1"), "-o belongs to -c FILE"),
+        (("-c", "F", "--device", "gpu"), "--device belongs to --bundle; write -o Global.device=..."),
+        (("-c", "F", "--batch_size", "2"), "--batch_size belongs to --bundle; write -o Infer.batch_size=..."),
+    ],
+)
+def test_an_option_that_would_be_ignored_is_refused(infer, capsys, arguments, says):
+    with pytest.raises(SystemExit) as ended:
+        infer(*arguments)
+    assert ended.value.code == 2 and says in capsys.readouterr().err
+
+
 def test_a_whole_bundle_answers(infer, bundle, picture):
     code, (answer,), _ = infer("--bundle", bundle, picture)
     assert (code, answer["label_names"][0]) == (0, "green")

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from ppcls.utils.cli import run
-from ppcls.utils.errors import ConfigError, DataError, NumericsError
+from ppcls.utils.errors import ConfigError, DataError, NumericsError, Stopped
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,20 @@ def raising(error):
         raise error
 
     return main
+
+
+def test_a_stop_that_a_library_has_made_anew_of_its_text_is_the_same_stop():
+    stopped = Stopped(signal.SIGTERM)
+    remade = type(stopped)(f"In transformed code:\n  {stopped}\n  line 3")
+    assert (remade.number, str(remade)) == (signal.SIGTERM, str(stopped))
+    assert remade.exit_code == 143
+
+
+def test_without_paddle_a_command_that_needs_it_says_so_in_one_line(capsys):
+    assert ending(raising(ModuleNotFoundError("No module named 'paddle'", name="paddle"))) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    with pytest.raises(ModuleNotFoundError):
+        run(raising(ModuleNotFoundError("No module named 'numpi'", name="numpi")))
 
 
 def test_success_is_exit_code_0():

@@ -11,6 +11,8 @@ from PIL import Image
 
 from ppcls.data.transforms.decoding import decode_image as decode_image
 from ppcls.data.transforms.decoding import read_file as read_file
+from ppcls.data.transforms.image_header import MAX_PIXELS
+from ppcls.utils.errors import DataError
 
 INTERPOLATIONS = {
     "cv2": {
@@ -58,7 +60,15 @@ def resize(image: np.ndarray, height: int, width: int, interpolation: str | None
         width: in pixels.
         interpolation: a key of ``INTERPOLATIONS[backend]``; None means bilinear.
         backend: ``cv2`` samples the original grid; ``pil`` widens its kernel when shrinking (antialiasing).
+
+    Raises:
+        DataError: that would be more than ``MAX_PIXELS``, as of a long strip whose shorter side is to be a few hundred.
     """
+    if height * width > MAX_PIXELS:
+        raise DataError(
+            f"image: scaled from {image.shape[1]} x {image.shape[0]} to {width} x {height} it would have more than "
+            f"{MAX_PIXELS} pixels; leave it out, or crop it"
+        )
     method = INTERPOLATIONS[backend][interpolation or DEFAULT_INTERPOLATION]
     if backend == "cv2":
         return cv2.resize(image, (width, height), interpolation=method)
