@@ -29,7 +29,7 @@ from ppcls.engine.restore import restore
 from ppcls.engine.resume_point import AUTO
 from ppcls.engine.run_directory import BEST, CONFIG_COPY, LOG, directory_of
 from ppcls.engine.run_record import RunRecord
-from ppcls.engine.sample_images import prepared_otherwise, sample_images
+from ppcls.engine.sample_images import sample_images
 from ppcls.engine.trainer import Trainer, TrainState
 from ppcls.engine.training_parts import TrainingParts
 from ppcls.utils import dist
@@ -203,13 +203,6 @@ class Engine:
         except StorageError as error:
             raise StorageError(f"Global.save_inference_dir: {error}") from error
         self._require_trained("exported")
-        num_other, num_images = prepared_otherwise(self.config, transforms)
-        if num_other:
-            logger.warning(
-                "Infer.transforms prepare %d of %d images of the evaluation otherwise than its own transform_ops do, "
-                "and a deployed model does as they say: its accuracy may be another; evaluate it by Global.bundle",
-                *(num_other, num_images),
-            )
         parity = export_model(
             self.parts.model,
             directory,
@@ -222,7 +215,7 @@ class Engine:
             ),
             transforms,
             report.deployment(self.parts),
-            sample_images(self.config),
+            sample_images(self.config, transforms),
             partial(quantized.add_int8, self.config) if int8 else None,
         )
         report.log_export(directory, parity)

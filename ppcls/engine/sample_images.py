@@ -22,8 +22,13 @@ Image = Union[bytes, np.ndarray]
 """A file's bytes, or a decoded image, uint8 [H, W, 3]."""
 
 
-def sample_images(config: RunConfig) -> list[Image]:
-    """Images spread over the evaluation set, else those that ``Infer`` names, else none; bad ones are left out."""
+def sample_images(config: RunConfig, transforms: Sequence[Any]) -> list[Image]:
+    """Images spread over the evaluation set, else those that ``Infer`` names, else none; bad ones are left out.
+
+    Args:
+        config: the experiment.
+        transforms: from an image to the model's input; a warning says so when the evaluation has others.
+    """
     for find in (_images_of_evaluation, _images_of_infer):
         images: list[Image] = []
         problems: list[DataError] = []
@@ -39,27 +44,30 @@ def sample_images(config: RunConfig) -> list[Image]:
             left = f"comparing on {len(images)} others" if images else "none is left of these"
             logger.warning("%d images cannot be read: %s; %s", len(problems), problems[0], left)
         if images:
+            if find is _images_of_evaluation and (number := num_prepared_otherwise(config, images, transforms)):
+                logger.warning(
+                    "Infer.transforms prepare %d of %d images of the evaluation otherwise than its transform_ops do, "
+                    "and a deployed model does as they say: its accuracy may be another; evaluate it by Global.bundle",
+                    *(number, len(images)),
+                )
             return images
     return []
 
 
-def prepared_otherwise(config: RunConfig, transforms: Sequence[Any]) -> tuple[int, int]:
-    """How many sample images of the evaluation it prepares otherwise than the transforms do, and of how many."""
-    if config.DataLoader.Eval is None:
-        return 0, 0
+def num_prepared_otherwise(config: RunConfig, images: Sequence[Image], transforms: Sequence[Any]) -> int:
+    """How many images ``DataLoader.Eval`` prepares otherwise than the transforms do."""
+    assert config.DataLoader.Eval is not None
     calls = config.DataLoader.Eval.dataset.source.kwargs.get("transform_ops") or []
     own = [call() for call in calls if call.target is not ToCHWImage]
-    same = []
-    for read in _images_of_evaluation(config):
+    number = 0
+    for image in images:
         try:
-            image = read()
-            prepared = transform_image(image, transforms, "")
-            in_evaluation = transform_image(image, own, "")
+            prepared, in_evaluation = (transform_image(image, each, "") for each in (transforms, own))
         except DataError:
-            continue  # told of elsewhere
+            continue  # one that does not suit them is told of where it is used
         # A data set moves the axes by itself.
-        same.append(any(np.array_equal(prepared, each) for each in (in_evaluation, in_evaluation.transpose(2, 0, 1))))
-    return same.count(False), len(same)
+        number += not any(np.array_equal(prepared, each) for each in (in_evaluation, in_evaluation.transpose(2, 0, 1)))
+    return number
 
 
 def spread(length: int, number: int) -> list[int]:

@@ -13,8 +13,7 @@ from ppcls.config import load_config
 from ppcls.deploy import int8
 from ppcls.deploy.bundle import INT8_GRAPH, ONNX_GRAPH, load_bundle
 from ppcls.deploy.graph import DeployedGraph
-from ppcls.engine import Engine, quantized
-from ppcls.engine.sample_images import prepared_otherwise
+from ppcls.engine import Engine, quantized, sample_images
 from ppcls.utils.errors import ConfigError, DataError, ParityError
 from ppcls.utils.logger import stop_logging
 
@@ -68,12 +67,14 @@ def test_evaluation_in_whole_numbers_counts_what_the_manifest_says(bundle, load)
     }
 
 
-def test_an_export_that_prepares_images_otherwise_than_the_evaluation_says_so(load, folder, caplog):
+def test_an_export_that_prepares_images_otherwise_than_the_evaluation_says_so(load, folder, caplog, monkeypatch):
     config = load(f"Global.pretrained_model={folder}/output/best_model")
     transforms = Engine(config).parts.transforms
-    assert prepared_otherwise(config, transforms) == (0, 24)
-    turned = [transforms[0], lambda image: image[::-1], *transforms[1:]]
-    assert prepared_otherwise(config, turned) == (24, 24)
+    monkeypatch.setattr(sample_images.logger, "propagate", True)
+    assert len(sample_images.sample_images(config, transforms)) == 24
+    assert "otherwise" not in caplog.text
+    sample_images.sample_images(config, [transforms[0], lambda image: image[::-1], *transforms[1:]])
+    assert "Infer.transforms prepare 24 of 24 images of the evaluation otherwise" in caplog.text
 
 
 def test_a_loss_of_accuracy_is_refused_unless_allowed_and_what_was_there_stays(bundle, load, folder, monkeypatch):
