@@ -53,6 +53,7 @@ RUN = {
     f"python tools/infer.py {TRAINED}": "-o Infer.infer_imgs=dataset/digits/images/3/0003.png",
     f"python tools/eval.py {TRAINED}": "",
     f"python tools/export_model.py {TRAINED} --onnx": "",
+    f"python tools/export_model.py {TRAINED} --int8": "--allow-int8-loss",
     "python tools/eval.py -c output/digits/config.yaml -o Global.bundle=inference/digits "
     "-o Global.runtime=onnxruntime": "",
     "python tools/infer.py --bundle inference/digits dataset/digits/images/3": "",
@@ -61,6 +62,7 @@ RUN = {
     "python tools/eval.py -c output/digits/config.yaml -o Global.bundle=inference/digits": "",
     "python tools/eval.py -c output/digits/config.yaml -o Global.bundle=inference/digits "
     "-o Global.runtime=paddle_onednn": "",
+    "python tools/eval.py -c output/digits/config.yaml -o Global.bundle=inference/digits -o Global.runtime=int8": "",
     "python tools/plot_curves.py output/digits -o curves.png": "",
     "python tools/doctor.py": "",
     "python tools/check_config.py -c configs/quick_start/digits.yaml --print": "",

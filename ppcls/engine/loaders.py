@@ -25,6 +25,9 @@ from ppcls.utils.logger import logger
 MAX_TRIED = 8
 """How many images are tried before the first epoch, where bad ones are skipped."""
 
+LARGEST_SHARE_LEFT_OUT = 0.05
+"""Of a training set, that an incomplete last batch may have before it is mentioned."""
+
 
 def build_loader(
     settings: LoaderSettings,
@@ -128,7 +131,14 @@ def _sampler(settings: LoaderSettings, dataset: Any, name: str, is_train: bool, 
     if sampler.drop_last and len(dataset) < global_batch_size:
         raise ConfigError(
             f"DataLoader.{name}.sampler: {len(dataset)} images do not fill one batch of "
-            f"{global_batch_size} and drop_last is true; make the batch smaller"
+            f"{global_batch_size} and drop_last is true; make batch_size smaller"
+        )
+    left_out = len(dataset) % global_batch_size if sampler.drop_last and is_train else 0
+    if left_out > LARGEST_SHARE_LEFT_OUT * len(dataset):
+        logger.warning(
+            "DataLoader.%s.sampler: %d of %d images are left out of each epoch, as they fill no batch of %d and "
+            "drop_last is true; another batch_size may leave out fewer",
+            *(name, left_out, len(dataset), global_batch_size),
         )
     return sampler
 
