@@ -84,17 +84,17 @@ class PaddleEngine:
         self.description = f"Paddle Inference {__version__}, {'oneDNN' if onednn else 'plain (oneDNN off)'}"
         self.predictor = loaded(lambda: inference.create_predictor(config), directory / GRAPH, self.description)
         self._restore_threads()
-        # A pass of Paddle 3.3.1 for oneDNN prints its name where answers are expected.
-        self._first_run: AbstractContextManager[None] = dropped() if onednn else nullcontext()
+        # At the first run, a pass of Paddle 3.3.1 for oneDNN prints its name where answers are expected.
+        self._around_run: AbstractContextManager[None] = dropped() if onednn else nullcontext()
 
     def run(self, images: np.ndarray) -> np.ndarray:
         """Run one batch."""
         handle = self.predictor.get_input_handle(self.predictor.get_input_names()[0])
         handle.reshape(images.shape)
         handle.copy_from_cpu(np.ascontiguousarray(images))
-        with self._first_run:
+        around, self._around_run = self._around_run, nullcontext()
+        with around:
             self.predictor.run()
-        self._first_run = nullcontext()
         self._restore_threads()
         return self.predictor.get_output_handle(self.predictor.get_output_names()[0]).copy_to_cpu()
 
