@@ -29,6 +29,12 @@ SIZES = {
     **{"EfficientNetLite1": 240, "EfficientNetLite2": 260, "EfficientNetLite3": 280, "EfficientNetLite4": 300},
 }
 """Of the images, where it is not 224."""
+GAINS = {"EfficientNetLite4": 1.2}
+"""Of the rule that fills the weights, where it is not the root of 2.
+
+With that, the float32 answer of this network is 8e-6 of its largest logit from that in float64, so nothing can agree to
+1e-5, and the export refuses it. With 1.2 it is 1.3e-6.
+"""
 SMALL = {
     "a small DenseNet": (lambda: DenseNet((2, 2), stem_channels=8, growth_rate=4, class_num=10), 32),
     "TinyDarkNet": (lambda: ARCHS["TinyDarkNet"](class_num=10), 32),
@@ -101,7 +107,7 @@ def test_an_architecture_answers_the_same_in_every_engine(name, here, fill_rule,
 
 @pytest.mark.promise("F34")
 def test_every_architecture_answers_the_same_at_its_own_size(architecture, fill_rule, tmp_path, counted):
-    model = fill_rule(ARCHS[architecture](), 2.0**0.5)
+    model = fill_rule(ARCHS[architecture](), GAINS.get(architecture, 2.0**0.5))
     proof = exported(model, tmp_path / "bundle", SIZES.get(architecture, 224), 100)
     assert_proven(tmp_path / "bundle", proof, 100)
     counted(len(ENGINES))
