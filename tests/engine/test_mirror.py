@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A run whose outputs are mirrored to a real S3 server, and what goes on from there."""
 
+import os
 import shutil
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import toys
@@ -286,6 +288,33 @@ def test_restoring_brings_the_records_without_half_a_line_and_the_environment(s3
     assert (tmp_path / "here" / "train.jsonl").read_text() == '{"event": "train"}\n'
     assert (tmp_path / "here" / "train.log").read_text() == "first\nnow\n"
     assert (tmp_path / "here" / "environment.json").read_text() == '{"python": "3.9.0"}'
+
+
+def test_a_restoring_that_is_killed_at_its_last_step_is_done_again_whole(s3, tmp_path, monkeypatch):
+    write_checkpoint(tmp_path / "far", 1)
+    shutil.copytree(tmp_path / "far" / "epoch_1", tmp_path / "far" / "best_model")
+    s3.put_folder("run", tmp_path / "far")
+    s3.put("run/train.log", b"first\n")
+    here = tmp_path / "here"
+    here.mkdir()
+    replace = os.replace
+
+    def killed(source, target):
+        if Path(target).name == "epoch_1":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, "replace", killed)
+        restore(here, URL)
+    assert (here / "best_model").is_dir() and not (here / "epoch_1").exists()
+    restore(here, URL)
+    assert (
+        toys.digests(here / "epoch_1")
+        == toys.digests(tmp_path / "far" / "epoch_1")
+        == toys.digests(here / "best_model")
+    )
+    assert (here / "train.log").read_text() == "first\n"
 
 
 def test_restoring_never_begins_anew_when_the_copy_cannot_be_used(s3, tmp_path):
