@@ -123,18 +123,10 @@ TAMPERINGS = {
     "the manifest leaves the graph out": in_manifest(lambda manifest: manifest["files"].pop("inference.json")),
     "the manifest is of another kind": in_manifest(lambda manifest: manifest.update(kind="checkpoint")),
     "the manifest lists a file above": listed_elsewhere("../elsewhere"),
-    "the manifest ranks no list of engines": in_manifest(
-        lambda manifest: manifest.setdefault("about", {}).update(fastest=None)
-    ),
-    "the manifest ranks what is no engine": in_manifest(
-        lambda manifest: manifest.setdefault("about", {}).update(fastest=[[3]])
-    ),
-    "the manifest's versions are none": in_manifest(
-        lambda manifest: manifest.setdefault("about", {}).update(versions=["1"])
-    ),
-    "the manifest's format is a word": in_manifest(
-        lambda manifest: manifest.setdefault("about", {}).update(format="1")
-    ),
+    "the manifest ranks no list of engines": in_manifest(says_besides(fastest=None)),
+    "the manifest ranks what is no engine": in_manifest(says_besides(fastest=[[3]])),
+    "the manifest's versions are none": in_manifest(says_besides(versions=["1"])),
+    "the manifest's format is a word": in_manifest(says_besides(format="1")),
 }
 
 REASONS = {
