@@ -111,9 +111,9 @@ def log_export(directory: Path, parity: Mapping[str, Any]) -> None:
     logger.info("parity   %d %s in %d cases", parity["images"], kind, len(parity["cases"]))
     for figures in parity["engines"].values():
         logger.info(
-            "parity   largest difference %.2g (%.0f %% of the allowed 1e-5 of the largest logit), "
+            "parity   largest difference %.2g (%.0f %% of the allowed %g of the largest logit), "
             "same first class for all, %.2f ms an image, in %s",
-            *(figures["largest_difference"], 100 * figures["largest_share_of_limit"]),
+            *(figures["largest_difference"], 100 * figures["largest_share_of_limit"], parity["tolerance"]),
             *(figures["latency_ms"], figures["engine"]),
         )
     logger.info("exported %s", directory)

@@ -41,8 +41,8 @@ def sample_images(config: RunConfig, transforms: Sequence[Any]) -> list[Image]:
         except DataError as error:
             problems.append(error)
         if problems:
-            left = f"comparing on {len(images)} others" if images else "none is left of these"
-            logger.warning("%d images cannot be read: %s; %s", len(problems), problems[0], left)
+            more = f" (and {len(problems) - 1} more)" if problems[1:] else ""
+            logger.warning("%s%s; comparing on other images, %d of these", problems[0], more, len(images))
         if images:
             if find is _images_of_evaluation and (number := num_prepared_otherwise(config, images, transforms)):
                 logger.warning(
