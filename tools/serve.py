@@ -32,7 +32,6 @@ def main() -> None:
 
     try:
         from ppcls.serve.limits import Limits
-        from ppcls.serve.log import LogStream
         from ppcls.serve.server import Serving, serve
         from ppcls.serve.token import read_token
     except ModuleNotFoundError as error:
@@ -41,8 +40,7 @@ def main() -> None:
         raise ConfigError(f'tools/serve.py needs {error.name}; pip install "ppcls[serve]"') from None
     arguments = _arguments(Limits)
     limits = Limits(**{each.name: getattr(arguments, each.name) for each in fields(Limits)})
-    log = LogStream(sys.stdout)
-    start_logging(stream=log)
+    start_logging()
     serve(
         Serving(
             arguments.bundle,
@@ -54,7 +52,6 @@ def main() -> None:
             limits,
             read_token(arguments.token_file),
             arguments.reload_seconds,
-            log,
         )
     )
 

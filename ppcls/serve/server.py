@@ -19,7 +19,6 @@ from aiohttp.http_exceptions import HttpProcessingError
 from ppcls.serve.app import App
 from ppcls.serve.connections import Connections
 from ppcls.serve.limits import Limits
-from ppcls.serve.log import LogStream
 from ppcls.serve.metrics import Metrics
 from ppcls.serve.model import ServedModel
 from ppcls.serve.reload import Reloader
@@ -27,6 +26,7 @@ from ppcls.serve.service import Service
 from ppcls.serve.token import Token
 from ppcls.utils.cli import leave
 from ppcls.utils.errors import ConfigError
+from ppcls.utils.logger import num_lost_lines
 from ppcls.utils.stderr import keep_for_python
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,6 @@ class Serving:
         limits: what is taken in.
         token: what clients have to know, or None.
         reload_seconds: how often to look for a new bundle; 0 for only when SIGHUP comes.
-        log: where the log goes, to count the lines that were lost.
     """
 
     directory: str
@@ -61,7 +60,6 @@ class Serving:
     limits: Limits = Limits()
     token: Token | None = None
     reload_seconds: float = 0.0
-    log: LogStream | None = None
 
     def load(self) -> ServedModel:
         """Read the bundle and try it."""
@@ -97,8 +95,7 @@ class Server:
             ConfigError: it cannot listen there.
         """
         metrics = Metrics()
-        if log := self.serving.log:
-            metrics.lost_lines.set_function(lambda: log.num_lost)
+        metrics.lost_lines.set_function(num_lost_lines)
         self.service = Service(model, self.limits, metrics)
         del model  # which may be replaced, and is not to be held then
         self.connections = Connections(self.limits, metrics, lambda: not self.service.has_room())

@@ -15,6 +15,8 @@ from ppcls.utils.line_file import LineFile
 
 logger = logging.getLogger("ppcls")
 FORMAT = logging.Formatter("[%(asctime)s] ppcls %(levelname)s: %(message)s", "%Y/%m/%d %H:%M:%S")
+LOST = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE, errno.EAGAIN)
+"""Errors at which a line is given up."""
 
 
 class _Console(logging.Handler):
@@ -33,8 +35,8 @@ class _Console(logging.Handler):
             self.stream.flush()
         except OSError as error:
             # The stream may be a file on the disk that is full, a terminal that was closed, or a pipe to a reader that
-            # has left, such as `head` or the launcher: no reason to end what took days.
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EPIPE):
+            # has left, such as `head` or the launcher, or does not keep up: no reason to end what took days.
+            if error.errno not in LOST:
                 raise
             self.num_lost += 1
             if self.num_lost == 1:
@@ -82,6 +84,11 @@ def stop_logging() -> None:
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
+
+
+def num_lost_lines() -> int:
+    """How many lines could not be written where they are watched."""
+    return sum(handler.num_lost for handler in logger.handlers if isinstance(handler, _Console))
 
 
 def log_traceback(error: BaseException) -> None:
